@@ -1,0 +1,303 @@
+"""Command lines of `python -m tfrecords`, and the helper that both command lines of the project share."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+import tyro
+from PIL import Image
+
+from tfrecords.__main__ import main
+from tfrecords.cli import parse, run_main
+from tfrecords.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A table of 20 photographs in the current folder; returns its path."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for i in range(20):
+        Image.new("RGB", (8, 6), (i, i, i)).save(f"{i}.jpg")
+        rows.append(f"{i}.jpg,{'sea;sky' if i % 2 else 'sky'},{'test' if i > 14 else 'train'}\n")
+    Path("labels.csv").write_text("image,labels,split\n" + "".join(rows))
+    return "labels.csv"
+
+
+# ---- the commands
+
+
+def test_a_table_is_built_and_reported(table, capsys):
+    assert main(["build", "table", "--from", table, "--name", "coast"]) == 0
+    out = capsys.readouterr().out
+    assert "built data/coast" in out
+    assert "train           15 images        22 labels" in out
+    assert "next: python -m tfrecords report coast" in out
+    assert main(["report", "coast"]) == 0
+    assert "coast: 2 labels" in capsys.readouterr().out
+    assert main(["report", "coast", "--json", "--k", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"]["test"]["num_images"] == 5
+
+
+def test_skips_are_shown_by_reason_after_a_build(table, capsys):
+    Path("3.jpg").unlink()
+    Path("4.jpg").write_bytes(b"")
+    assert main(["build", "table", "--from", table, "--data-dir", "elsewhere"]) == 0
+    out = capsys.readouterr().out
+    assert "skipped: 1 empty_file, 1 missing_image (listed in skipped.csv)" in out
+    assert "next: python -m tfrecords report labels --data-dir elsewhere" in out
+
+
+def test_the_demo_is_built_by_name(tmp_path, capsys):
+    data_dir = str(tmp_path)
+    assert main(["build", "demo", "--num-train", "20", "--num-test", "8", "--data-dir", data_dir]) == 0
+    manifest = json.loads((tmp_path / "demo" / "manifest.json").read_text())
+    assert (manifest["source"], manifest["splits"]["train"]["num_images"]) == ("demo", 20)
+
+
+MISTAKES = [
+    ("", "`python -m tfrecords` needs a subcommand: expected build or report"),
+    ("bild demo", "unknown subcommand 'bild' (did you mean 'build'?)"),
+    ("build", "`python -m tfrecords build` needs a subcommand: expected demo or table"),
+    (
+        "build coco",
+        "unknown subcommand 'coco': expected demo or table; see `python -m tfrecords build --help`",
+    ),
+    (
+        "build demo --sed 3",
+        "unknown flag --sed (did you mean '--seed'?); see `python -m tfrecords build demo --help`",
+    ),
+    ("build demo --seed=x", "--seed: invalid literal for int() with base 10: 'x'; see `python"),
+    ("build demo --seed", "Missing value for argument '--seed'"),
+    ("build demo extra", "Unrecognized options: extra"),
+    ("build demo --workers 0", "--workers 0: expected 1 or more"),
+    ("build demo --num-train 0", "error: "),
+    ("build table", "missing --from; see `python -m tfrecords build table --help`"),
+    ("build table --from nope.csv", "cannot read the table nope.csv: No such file or directory"),
+    ("build table --from labels.csv --images nowhere", "nowhere: no such folder of images"),
+    ("build table --from labels.csv --labels-column tags", "--labels-column tags: no such column"),
+    ("build table --from labels.csv --label-separator ,", "error: "),
+    ("build table --from labels.csv --name a/b", "'a/b' cannot name a data set"),
+    ("build table --from one.csv", "a single label, 'sea', was found in the annotations of 2 images"),
+    (
+        "build table --from values.csv",
+        "values.csv line 3: column 'sky' has the value '2': expected 1, 0, or blank",
+    ),
+    ("report", "missing NAME"),
+    (
+        "report coast",
+        "the data set 'coast' is not built: run `python -m tfrecords build table --from LABELS.csv",
+    ),
+    ("report demo", "the data set 'demo' is not built: run `python -m tfrecords build demo`"),
+    ("report coast --k 0", "--k 0: expected 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[case[0] or "nothing" for case in MISTAKES])
+def test_a_mistake_is_one_line_on_stderr_and_status_2(table, capsys, line, message):
+    Path("one.csv").write_text("image,labels\n1.jpg,sea\n2.jpg,sea\n")
+    Path("values.csv").write_text("image,sea,sky\n1.jpg,1,0\n2.jpg,1,2\n")
+    if "--label-separator" in line:
+        Path("labels.csv").write_text("image,labels\n1.jpg,sea;sky\n2.jpg,sea;sky\n")
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert "Traceback" not in captured.err + captured.out
+    assert not Path("data").exists() or not list(Path("data").iterdir())
+
+
+def test_an_existing_data_set_is_refused_with_the_flag_that_replaces_it(table, capsys):
+    assert main(["build", "table", "--from", table]) == 0
+    assert main(["build", "table", "--from", table]) == 2
+    assert capsys.readouterr().err.endswith(
+        "error: data/labels exists: pass --overwrite to replace it, or choose another --name\n"
+    )
+    assert main(["build", "table", "--from", table, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    "line", [["--help"], ["build", "--help"], ["build", "table", "-h"], ["report", "--help"]]
+)
+def test_help_answers_with_status_0_and_without_tensorflow(line):
+    # In a process of its own, so that what other tests imported does not count.
+    code = (
+        "import sys, tfrecords.__main__\n"
+        "try: tfrecords.__main__.main(sys.argv[1:])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'tensorflow', 'numpy', 'PIL'} & set(sys.modules), 'something heavy was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: python -m tfrecords" in done.stdout
+
+
+def test_help_is_quick():
+    def run_once():
+        start = sum(os.times()[2:4])  # CPU seconds of child processes: others may share the machine
+        subprocess.run(
+            [sys.executable, "-m", "tfrecords", "build", "table", "--help"], cwd=ROOT, capture_output=True
+        )
+        return sum(os.times()[2:4]) - start
+
+    assert min(run_once() for _ in range(3)) < 0.5
+
+
+def test_no_module_but_the_records_own_needs_tensorflow_to_be_imported():
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "tfrecords").rglob("*.py")
+    )
+    code = (
+        f"import sys, importlib\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_output_into_a_closed_pipe_ends_quietly(table):
+    assert main(["build", "table", "--from", table]) == 0
+    line = f"{sys.executable} -m tfrecords report labels --json | true"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+# ---- the helper
+
+
+@dataclass
+class Optimizer:
+    """How to descend."""
+
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+
+
+@dataclass
+class TrainModel:
+    """Trains a model. More about it."""
+
+    dataset: str
+    """Name of the data set."""
+    cell: Literal["lstm", "gru", "paper"] = "lstm"
+    epochs: int = 10
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise UserError(f"--epochs {self.epochs}: expected 1 or more")
+
+
+@dataclass
+class Check:
+    """Checks an export."""
+
+    export: Annotated[str, tyro.conf.Positional]
+
+
+def test_a_dataclass_is_filled_from_flags_and_defaults():
+    filled = parse(TrainModel, ["--dataset", "demo", "--optimizer.learning-rate=0.1"], prog="train.py")
+    assert filled == TrainModel("demo", optimizer=Optimizer(learning_rate=0.1))
+    default = TrainModel("demo", epochs=3, optimizer=Optimizer(momentum=0.5))
+    assert parse(TrainModel, ["--epochs", "4"], prog="train.py", default=default) == TrainModel(
+        "demo", epochs=4, optimizer=Optimizer(momentum=0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        {"train-model": TrainModel, "check": Check},
+        TrainModel | Check,
+        Annotated[TrainModel, tyro.conf.subcommand(name="train-model")] | Check,
+    ],
+    ids=["dictionary", "union", "named union"],
+)
+def test_subcommands_come_as_a_dictionary_or_a_union(commands, capsys):
+    assert parse(commands, ["check", "out/1"], prog="cnnrnn") == Check("out/1")
+    assert parse(commands, ["train-model", "--dataset", "demo"], prog="cnnrnn") == TrainModel("demo")
+    with pytest.raises(
+        UserError, match=r"unknown subcommand 'chekc' \(did you mean 'check'\?\): expected train-model"
+    ):
+        parse(commands, ["chekc"], prog="cnnrnn")
+    with pytest.raises(SystemExit) as stop:
+        parse(commands, ["--help"], prog="cnnrnn", description="Tags images.")
+    assert not stop.value.code
+    page = capsys.readouterr().out
+    assert page.startswith("usage: cnnrnn {train-model,check} ...\n\nTags images.\n")
+    assert "  train-model  Trains a model\n" in page
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--datset", "demo"],
+            r"^unknown flag --datset \(did you mean '--dataset'\?\); see `train.py --help`$",
+        ),
+        (
+            ["--learning-rate", "1"],
+            r"^unknown flag --learning-rate \(did you mean '--optimizer.learning-rate'\?\)",
+        ),
+        (["--optimizer.learning_rat=1"], r"\(did you mean '--optimizer.learning-rate'\?\)"),
+        (
+            ["--dataset", "a", "--optimizer.learning_rate", "x"],
+            r"^--optimizer.learning-rate: could not convert",
+        ),
+        (["--zebra"], r"^unknown flag --zebra; see `train.py --help`$"),
+        ([], r"^missing --dataset; see"),
+        (
+            ["--dataset", "a", "--cell", "lsmt"],
+            r"^--cell lsmt: no such choice \(did you mean 'lstm'\?\); expected lstm or",
+        ),
+        (["--dataset", "a", "--epochs", "1" * 90 + "x"], "^--epochs: invalid literal .*" + "1" * 90 + "x"),
+        (["--dataset", "a", "--epochs", "0"], r"^--epochs 0: expected 1 or more; see"),
+        (["--dataset", "a", "--epochs"], r"^Missing value for argument '--epochs'\. Expected 1 values; see"),
+    ],
+)
+def test_every_mistake_in_flags_is_one_line_with_the_fix(args, message, capsys):
+    with pytest.raises(UserError, match=message) as raised:
+        parse(TrainModel, args, prog="train.py")
+    assert "\n" not in str(raised.value)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+@pytest.mark.parametrize("columns", ["66", None])
+def test_the_width_of_the_terminal_is_left_as_it_was(monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(UserError):
+        parse(TrainModel, [], prog="train.py")
+    assert os.environ.get("COLUMNS") == columns
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [(UserError("no\nsuch thing"), 2, "error: no such thing\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+)
+def test_run_main_turns_errors_into_a_status_and_one_line(error, status, text, capsys):
+    def run():
+        raise error
+
+    assert run_main(run) == status
+    assert capsys.readouterr().err == text
+
+
+def test_run_main_passes_the_status_on_and_leaves_bugs_alone():
+    assert run_main(lambda: None) == 0
+    assert run_main(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: 1 / 0)

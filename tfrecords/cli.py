@@ -1,0 +1,189 @@
+"""Words of a command line enter; a filled dataclass leaves, or one line on stderr and exit status 2.
+
+Both `python -m tfrecords` and `cnnrnn` read their dataclasses here. tyro reports a mistake as a box of many
+lines; a command of ours reports every mistake, tyro's included, as one line that ends with the fix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tfrecords.errors import UserError, nearest
+
+T = TypeVar("T")
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_main(run: Callable[[], int | None]) -> int:
+    """Calls `run` and returns the exit status, for `sys.exit(run_main(...))`.
+
+    0 or what `run` returned; 2 and one line `error: ...` on stderr after a UserError; 130 after Ctrl-C.
+    """
+    try:
+        return run() or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of `... | head` has left; Python must not flush to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_MISTAKE
+
+
+def parse(
+    command: type[T] | Mapping[str, Any] | Any,
+    args: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str | None = None,
+    default: T | None = None,
+    config: Sequence[Any] = (),
+) -> T:
+    """Reads `args` into a dataclass, or into the one that a subcommand names.
+
+    Args:
+        command: a dataclass; or subcommands: a dictionary of name -> dataclass or further dictionary, or a
+            union of dataclasses, named like the classes (`ExportRun` -> `export-run`).
+        args: the words after the program's name; those of this process by default.
+        prog: the program's name as the user types it.
+        description: first words of the help; the dataclass's docstring by default.
+        default: an instance whose values are the flags' defaults; not for subcommands.
+        config: markers of `tyro.conf` for all flags.
+
+    Returns:
+        An instance of the dataclass.
+
+    Raises:
+        UserError: an unknown subcommand or flag, with the nearest right one; a missing or wrong value.
+        SystemExit: status 0, after `--help`.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    subcommands = _find_subcommands(command)
+    if subcommands is None:
+        options = {"config": tuple(config), **({} if default is None else {"default": default})}
+        return _parse_flags(command, args, prog, description, options)
+    if args and args[0] in subcommands:
+        return parse(subcommands[args[0]], args[1:], prog=f"{prog} {args[0]}", config=config)
+    if args and args[0] in ("-h", "--help"):
+        print(_list_subcommands(subcommands, prog, description))
+        raise SystemExit(0)
+    expected = f"expected {' or '.join(subcommands)}; see `{prog} --help`"
+    if not args:
+        raise UserError(f"`{prog}` needs a subcommand: {expected}")
+    raise UserError(f"unknown subcommand {args[0]!r}{nearest(args[0], subcommands)}: {expected}")
+
+
+def _find_subcommands(command) -> dict[str, Any] | None:
+    if isinstance(command, Mapping):
+        return dict(command)
+    if typing.get_origin(command) in (typing.Union, types.UnionType):
+        return dict(_name_member(member) for member in typing.get_args(command))
+    return None
+
+
+def _name_member(member) -> tuple[str, Any]:
+    """A member of a union with its name: the one given by `tyro.conf.subcommand`, or the class's own."""
+    if typing.get_origin(member) is typing.Annotated:
+        annotated, *markers = typing.get_args(member)
+        for marker in markers:
+            if getattr(marker, "name", None):
+                return marker.name, annotated
+        member = annotated
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", member.__name__).lower(), member
+
+
+def _list_subcommands(subcommands: Mapping[str, Any], prog: str, description: str | None) -> str:
+    rows = [(name, _first_line(_describe(command))) for name, command in subcommands.items()]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [f"usage: {prog} {{{','.join(subcommands)}}} ...", ""]
+    lines += [description, ""] if description else []
+    lines += [f"  {name:<{width}}{text}".rstrip() for name, text in rows]
+    return "\n".join([*lines, "", f"`{prog} <name> --help` tells more of each."])
+
+
+def _describe(command) -> str:
+    subcommands = _find_subcommands(command)
+    return (command.__doc__ or "") if subcommands is None else " | ".join(subcommands)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
+
+
+def _parse_flags(command: type[T], args: list[str], prog: str, description: str | None, options: dict) -> T:
+    import tyro
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(command, args=args, prog=prog, description=description, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    help_page, _ = _capture(command, ["--help"], options)
+    _, box = _capture(command, args, options)
+    raise UserError(f"{_explain_unknown_flag(args, help_page) or _flatten_box(box)}; see `{prog} --help`")
+
+
+def _capture(command, args: Sequence[str], options: Mapping) -> tuple[str, str]:
+    """What tyro writes to stdout and stderr on a terminal so wide that it breaks no line."""
+    import tyro
+
+    out, err = io.StringIO(), io.StringIO()
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            tyro.cli(command, args=args, **options)
+    except SystemExit:
+        pass
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+    return out.getvalue(), err.getvalue()
+
+
+def _explain_unknown_flag(args: Sequence[str], help_page: str) -> str | None:
+    known = sorted(set(re.findall(r"--[A-Za-z][\w.:-]*", help_page)))
+    for word in args:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag != "--" and flag.replace("_", "-") not in known:
+            return f"unknown flag {flag}{_nearest_flag(flag, known)}"
+    return None
+
+
+def _nearest_flag(flag: str, known: Sequence[str]) -> str:
+    """As `nearest`, but a nested flag is also found by its last part: --rate finds --optimizer.rate."""
+    last_part = flag.removeprefix("--").replace("_", "-")
+    nested = [name for name in known if name.split(".")[-1] == last_part]
+    return f" (did you mean {nested[0]!r}?)" if nested else nearest(flag, known)
+
+
+def _flatten_box(box: str) -> str:
+    """The sense of tyro's message in one line: what stands between the title's rule and the next one."""
+    text = "\n".join(line.strip() for line in box.splitlines() if line.strip())
+    title, *blocks = re.split(r"\n-+\n", text)
+    body = blocks[0] if blocks else title
+    if title == "Required options":
+        missing = re.findall(r"^(--[\w.-]+|[A-Z]{2,})", body, flags=re.MULTILINE)
+        return f"missing {' and '.join(missing)}"
+    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", body)
+    if choice:
+        value, flag, choices = choice.groups()
+        names = re.findall(r"'([^']+)'", choices)
+        return f"{flag} {value}: no such choice{nearest(value, names)}; expected {' or '.join(names)}"
+    body = re.sub(r"^Error parsing (--[\w.-]+): ", r"\1: ", body)
+    body = re.sub(r"^Error parsing \w+: ", "", body)  # a dataclass that refused its values
+    return " ".join(body.split()).removesuffix(".")

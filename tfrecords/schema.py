@@ -1,0 +1,115 @@
+"""Values of one image enter and a serialised `tf.train.Example` leaves, and the other way round.
+
+`FIELDS` is the one table that both `encode` and `parse` read, so the two cannot drift apart. The keys are
+those of TensorFlow's model garden. TensorFlow is imported when a record is made or read, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfrecords.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of a record. `kind` is `bytes`, `text` (UTF-8), `int64` or `float32`."""
+
+    kind: str
+    is_list: bool
+    meaning: str
+
+
+FIELDS: dict[str, Field] = {
+    "image/encoded": Field("bytes", False, "the image file as its owners ship it, byte for byte"),
+    "image/format": Field(
+        "text", False, "jpeg, png, gif, bmp or webp: by the content, not by the file's name"
+    ),
+    "image/height": Field("int64", False, "px, of the pixels as stored: before the orientation is applied"),
+    "image/width": Field("int64", False, "px, of the pixels as stored: before the orientation is applied"),
+    "image/orientation": Field("int64", False, "EXIF tag 0x0112, 1 to 8; a reader applies it; 1 = upright"),
+    "image/source_id": Field("text", False, "Annotation.image_id: unique in the data set"),
+    "image/filename": Field("text", False, "the file's name without its folder"),
+    "image/key/sha256": Field("text", False, "SHA-256 of image/encoded, hexadecimal"),
+    "image/holdout": Field("int64", False, "1 if manifest.is_held_out(image_id); for splits with a hold-out"),
+    "image/class/label": Field("int64", True, "sorted label ids: the frequent-first path without its END"),
+    "image/class/text": Field("text", True, "the label names, in the order of image/class/label"),
+    "image/class/count": Field("int64", False, "number of labels: an absent and an empty list parse alike"),
+    "image/class/ignored": Field("int64", True, "sorted ids of which nobody knows whether they hold"),
+    "image/object/bbox/xmin": Field("float32", True, "fraction of the width, 0 to 1; one entry an object"),
+    "image/object/bbox/ymin": Field("float32", True, "fraction of the height"),
+    "image/object/bbox/xmax": Field("float32", True, "fraction of the width"),
+    "image/object/bbox/ymax": Field("float32", True, "fraction of the height"),
+    "image/object/class/label": Field("int64", True, "label id of the object, in the order of the boxes"),
+    "image/object/area": Field("float32", True, "px²: of the mask where the source has one, else of the box"),
+}
+
+
+def encode(values: Mapping[str, Any]) -> bytes:
+    """The serialised record of `values` (key of `FIELDS` -> scalar or sequence).
+
+    The same values give the same bytes. Lists that are left out are written empty.
+
+    Raises:
+        UserError: a key is not in `FIELDS`, or a scalar is missing.
+    """
+    from tensorflow.train import Example, Features
+
+    _check_keys(values)
+    missing = [key for key, field in FIELDS.items() if not field.is_list and key not in values]
+    if missing:
+        raise UserError(f"a record needs {', '.join(missing)}: every scalar of schema.FIELDS must be given")
+    features = {key: _to_feature(field, values.get(key, ())) for key, field in FIELDS.items()}
+    return Example(features=Features(feature=features)).SerializeToString(deterministic=True)
+
+
+def parse(serialized: tf.Tensor, keys: Iterable[str] | None = None) -> dict[str, tf.Tensor]:
+    """The tensors of one record, for `tf.data.TFRecordDataset(...).map(parse)`.
+
+    Args:
+        serialized: `<string>[]`, what `encode` returned.
+        keys: the keys of `FIELDS` to read; all of them by default. Fewer keys parse faster.
+
+    Returns:
+        key -> tensor: scalars `[]`, lists dense `[n]` (n = 0 for an empty list); `<string>`, `<int64>` or
+        `<float32>` as `FIELDS` says.
+    """
+    import tensorflow as tf
+
+    keys = tuple(FIELDS) if keys is None else tuple(keys)
+    _check_keys(keys)
+    return tf.io.parse_single_example(serialized, {key: _parsing_spec(FIELDS[key]) for key in keys})
+
+
+def _parsing_spec(field: Field):
+    import tensorflow as tf
+
+    dtype = {"int64": tf.int64, "float32": tf.float32}.get(field.kind, tf.string)
+    if field.is_list:
+        return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+    return tf.io.FixedLenFeature([], dtype)
+
+
+def _to_feature(field: Field, value):
+    from tensorflow.train import BytesList, Feature, FloatList, Int64List
+
+    values = value if field.is_list else [value]
+    if field.kind == "int64":
+        return Feature(int64_list=Int64List(value=values))
+    if field.kind == "float32":
+        return Feature(float_list=FloatList(value=values))
+    if field.kind == "text":
+        # Names that came from the file system may not be UTF-8: their bytes survive the round trip.
+        values = [text.encode("utf-8", "surrogateescape") for text in values]
+    return Feature(bytes_list=BytesList(value=values))
+
+
+def _check_keys(keys: Iterable[str]) -> None:
+    for key in keys:
+        if key not in FIELDS:
+            raise UserError(f"a record has no key {key!r}{nearest(key, FIELDS)}: schema.FIELDS lists them")

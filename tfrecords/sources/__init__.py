@@ -1,0 +1,26 @@
+"""A source's name and arguments enter; the `Source` leaves. One module a source, imported on demand."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tfrecords.errors import UserError, nearest
+from tfrecords.sources.base import Source
+
+SOURCES: dict[str, str] = {
+    "demo": "tfrecords.sources.demo:DemoSource",
+    "table": "tfrecords.sources.table:TableSource",
+}
+"""The name of each source -> `module:class`; the class's constructor arguments are the source's options."""
+
+
+def make_source(name: str, **arguments) -> Source:
+    """The source called `name`.
+
+    Raises:
+        UserError: there is no such source, or the source refuses its arguments.
+    """
+    if name not in SOURCES:
+        raise UserError(f"unknown source {name!r}{nearest(name, SOURCES)}: expected {' or '.join(SOURCES)}")
+    module, _, class_name = SOURCES[name].partition(":")
+    return getattr(import_module(module), class_name)(**arguments)

@@ -1,0 +1,64 @@
+"""`Source`: the one interface between a data set as its owners ship it and everything that builds records."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrecords.annotations import Annotation, Skip
+
+
+class Source(ABC):
+    """A data set as its owners ship it.
+
+    A source is sent to worker processes, so it must pickle, and small: open files in methods and not in
+    `__init__`. Labels are read in `annotations`; images only in `read_image`, which runs in the workers.
+    """
+
+    name: str = ""
+    """The source's name on the command line (`table`), which the manifest keeps."""
+
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The splits that this data set has, among `train`, `validation` and `test`; always `train`."""
+
+    @abstractmethod
+    def annotations(self, split: str) -> Iterator[Annotation | Skip]:
+        """Every image of `split`, in an order that is the same at every call."""
+
+    def read_image(self, annotation: Annotation) -> bytes:
+        """The image as its owners' encoded bytes. Raises: OSError where the file cannot be read."""
+        if annotation.image_path is None:
+            raise NotImplementedError(f"{type(self).__name__} makes its images, so it must define read_image")
+        return Path(annotation.image_path).read_bytes()
+
+    def arguments(self) -> dict:
+        """What makes this data set what it is, as JSON, for the manifest; no absolute path of a machine."""
+        return {}
+
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names known beforehand, which stay in the vocabulary even if they never occur; or None."""
+        return None
+
+    def reference_rows(self) -> list[dict]:
+        """Scores known to be reachable, such as `{"name": "best set", "O-F1": 0.9}`, for the manifest."""
+        return []
+
+
+def join_inside(root: str, path: str) -> str | None:
+    """`path` joined to the folder `root`; None where it climbs out of it, by `..` or as an absolute path.
+
+    The check reads the text and not the disk: links that the user laid inside `root` are followed.
+
+    >>> join_inside("photos", "a/./b.jpg")
+    'photos/a/b.jpg'
+    >>> join_inside("photos", "../secrets.jpg") is None
+    True
+    """
+    root = os.path.normpath(root)
+    joined = os.path.normpath(os.path.join(root, path))
+    relative = os.path.relpath(joined, root)
+    climbs = relative == os.pardir or relative.startswith(os.pardir + os.sep)
+    return None if climbs else joined

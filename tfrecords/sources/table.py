@@ -1,0 +1,163 @@
+"""A user's own table of images and labels (CSV or JSONL) enters; annotations leave.
+
+Two forms are read: one column of labels joined by a separator (in JSON a list), or one column a label with 1,
+0, and blank or -1 for unknown. A further column may name the split.
+
+    python -m tfrecords build table --from labels.csv --images photos --name scenes
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tfrecords.annotations import Annotation, Skip
+from tfrecords.errors import UserError
+from tfrecords.manifest import SPLITS
+from tfrecords.sources.base import Source, join_inside
+from tfrecords.sources.table_files import Columns, Row, open_table
+
+SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class TableSource(Source):
+    """The images of one table. An image's id is its path as the table writes it, tidied, with `/` separators.
+
+    Args:
+        table: a CSV (comma, semicolon or tab; UTF-8) or, by its suffix .jsonl or .ndjson, a JSONL file.
+        images: the folder that the table's image paths start from; the table's own folder by default. A path
+            that climbs out of it is skipped as `path_outside_images`.
+        image_column: by default the first of `image`, `image_path`, `file`, `filename`, `path`.
+        labels_column: the column of joined labels; by default `labels` where there is one, else every column
+            that is left over is a label.
+        split_column: by default `split` where there is one; without it every image belongs to train.
+        label_separator: what joins labels within a cell.
+        ignore_columns: columns that are no labels.
+    """
+
+    name = "table"
+
+    def __init__(
+        self,
+        table: str | Path,
+        images: str | Path | None = None,
+        *,
+        image_column: str | None = None,
+        labels_column: str | None = None,
+        split_column: str | None = None,
+        label_separator: str = ";",
+        ignore_columns: Sequence[str] = (),
+    ):
+        if not label_separator:
+            raise UserError("--label-separator is empty: give the character that joins labels, such as ';'")
+        self.table = os.fspath(table)
+        self.images = os.fspath(images) if images is not None else os.path.dirname(self.table) or os.curdir
+        self.columns = Columns(
+            image_column, labels_column, split_column, label_separator, tuple(ignore_columns)
+        )
+        self._contents: dict[str, list[Annotation | Skip]] | None = None
+        self._label_names: tuple[str, ...] | None = None
+        if not os.path.isdir(self.images):
+            raise UserError(f"{self.images}: no such folder of images: give it with --images")
+
+    def splits(self) -> tuple[str, ...]:
+        contents = self._read_once()
+        return tuple(split for split in SPLITS if split in contents)
+
+    def annotations(self, split: str) -> Iterator[Annotation | Skip]:
+        return iter(self._read_once().get(split, ()))
+
+    def label_names(self) -> tuple[str, ...] | None:
+        self._read_once()
+        return self._label_names
+
+    def arguments(self) -> dict:
+        given = {key: value for key, value in vars(self.columns).items() if value}
+        return {"from": os.path.basename(self.table), **given}
+
+    def __getstate__(self) -> dict:
+        # Workers get their annotations with each task: they need no copy of the table.
+        return {**self.__dict__, "_contents": None}
+
+    def _read_once(self) -> dict[str, list[Annotation | Skip]]:
+        if self._contents is None:
+            table = open_table(self.table, self.columns)
+            contents: dict[str, list[Annotation | Skip]] = {}
+            for split, item in self._read_items(table.rows()):
+                contents.setdefault(split, []).append(item)
+            if not contents:
+                raise UserError(f"{self.table}: has no rows: expected one row an image below the header")
+            self._contents = contents
+            self._label_names = table.label_names()
+        return self._contents
+
+    def _read_items(self, rows: Iterator[Row]) -> Iterator[tuple[str, Annotation | Skip]]:
+        """Every row's split and annotation or skip; refuses rows that contradict an earlier one."""
+        seen: dict[str, tuple[str, Row]] = {}
+        first = None
+        for row in rows:
+            first = first or row
+            if (row.split is None) != (first.split is None):
+                raise UserError(
+                    f"{self.table} lines {first.line} and {row.line}: one names its split, one does not: "
+                    f"name it in every row or in none"
+                )
+            split = self._read_split(row)
+            if not row.image:
+                yield split, Skip(f"line {row.line}", "no_image_path", f"{self._where(row)}: no image path")
+                continue
+            # A path may be written with the separators of another system: train\0001.jpg.
+            path = join_inside(self.images, row.image.replace("\\", "/"))
+            if path is None:
+                detail = f"{self._where(row)}: {row.image} climbs out of {self.images}"
+                yield split, Skip(row.image, "path_outside_images", detail)
+                continue
+            image_id = os.path.relpath(path, self.images).replace(os.sep, posixpath.sep)
+            if image_id in seen:
+                self._refuse_contradiction(image_id, split, row, *seen[image_id])
+                detail = f"{self._where(row)} repeats line {seen[image_id][1].line}"
+                yield split, Skip(image_id, "duplicate_row", detail)
+                continue
+            seen[image_id] = split, row
+            yield split, Annotation(image_id, path, row.labels, row.ignored)
+
+    def _read_split(self, row: Row) -> str:
+        if row.split is None:
+            return "train"
+        split = SPLIT_OF_WORD.get(row.split.strip().lower())
+        if split is None:
+            raise UserError(
+                f"{self._where(row)}: the split {row.split!r} is not one of {', '.join(SPLIT_OF_WORD)}; "
+                f"another column can be named with --split-column"
+            )
+        return split
+
+    def _refuse_contradiction(self, image_id: str, split: str, row: Row, seen_split: str, seen: Row) -> None:
+        both = f"{self.table} lines {seen.line} and {row.line}: the image {image_id!r}"
+        if split != seen_split:
+            raise UserError(
+                f"{both} is in both {seen_split} and {split}: what is tested would leak into training; "
+                f"leave it in one of the two"
+            )
+        if set(seen.labels) != set(row.labels) or set(seen.ignored) != set(row.ignored):
+            raise UserError(
+                f"{both} has different labels in the two rows ({_join(seen.labels)} against "
+                f"{_join(row.labels)}): leave one row"
+            )
+
+    def _where(self, row: Row) -> str:
+        return f"{self.table} line {row.line}"
+
+
+def _join(labels: Sequence[str]) -> str:
+    return ", ".join(labels) or "none"
