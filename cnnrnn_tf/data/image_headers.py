@@ -1,0 +1,242 @@
+"""Encoded images in, what their headers say out: format, size and EXIF orientation, without decoding a pixel.
+
+Everything here is TensorFlow graph operations, so that it runs alike in tf.data, in a TF1 session and in
+TensorFlow Serving. `encoded` is one file or a batch of them, <string>[] or <string>[batch], and every result
+has its shape; a batch costs hardly more than one file. Whatever the bytes, nothing raises: what cannot be
+read is 0 (a size) or 1 (an orientation), and the work is bounded by the number of blocks looked at.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn_tf.data.animations import cut_gif, cut_webp, find_gif_picture, find_webp_picture, is_animated_webp
+from cnnrnn_tf.data.image_bytes import (
+    big_endian,
+    bounded_loop,
+    file_size,
+    is_text,
+    little_endian,
+    pick,
+    read_bytes,
+)
+
+MAX_BLOCKS = 1024  # JPEG segments or EXIF tags that are looked at
+
+JPEG, PNG, GIF, BMP, WEBP, OTHER, UNKNOWN = range(7)  # OTHER: an image that TensorFlow does not decode
+
+# What files begin with; ? is any byte.
+_MAGIC = (
+    (JPEG, b"\xff\xd8\xff"),
+    (PNG, b"\x89PNG\r\n\x1a\n????IHDR"),
+    (GIF, b"GIF87a"),
+    (GIF, b"GIF89a"),
+    *((BMP, b"BM????????????" + bytes([size, 0])) for size in (12, 40, 52, 56, 64, 108, 124)),
+    (WEBP, b"RIFF????WEBP"),
+    (OTHER, b"II*\0"),  # TIFF
+    (OTHER, b"MM\0*"),
+    (OTHER, b"????ftyp"),  # HEIC, AVIF
+    (OTHER, b"\xff\x0a"),  # JPEG XL
+    (OTHER, b"\0\0\0\x0cJXL "),
+    (OTHER, b"\0\0\0\x0cjP  "),  # JPEG 2000
+)
+# What the walk through a JPEG makes of the byte after FF. The first two are also the bytes to go on by.
+_STRAY, _ALONE, _SEGMENT, _FRAME, _STOP = range(1, 6)
+_JPEG_KINDS = np.full(256, _SEGMENT)
+_JPEG_KINDS[[0x00, 0x01, *range(0xD0, 0xD9)]] = _ALONE  # markers without a length
+_JPEG_KINDS[0xFF] = _STRAY  # fill bytes, and what is no marker, are stepped over as libjpeg does
+_JPEG_KINDS[[marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]] = _FRAME
+_JPEG_KINDS[[0xD9, 0xDA]] = _STOP  # end of image, start of scan
+_ORIENTATION_TAG = 0x0112
+_SHORT, _LONG = 3, 4  # TIFF field types
+
+
+class ImageHeader(NamedTuple):
+    """What encoded images say about themselves; every field has the shape of `encoded`."""
+
+    format: tf.Tensor  # <int32>[...]: JPEG, PNG, GIF, BMP, WEBP, OTHER or UNKNOWN
+    height_px: tf.Tensor  # <int64>[...]: as stored, before orientation is applied; 0 if unknown
+    width_px: tf.Tensor  # <int64>[...]
+    orientation: tf.Tensor  # <int32>[...]: EXIF 1 to 8; 1 if absent or malformed
+    decodable: tf.Tensor  # <bool>[...]: False for what TensorFlow does not decode, or not rightly
+    still: tf.Tensor  # <string>[...]: what to decode: the file; of an animation the first picture, or ""
+
+
+def read_header(encoded):
+    """Returns the ImageHeader of encoded images.
+
+    TensorFlow decodes every frame of a GIF before it throws all but one away, whatever their number and size,
+    and on an animated WebP writes past the end of its buffer (2.21): decode `still`, never the file itself.
+
+    Args:
+        encoded: <string>[] or <string>[batch], whole files, or any other bytes.
+    """
+    encoded = tf.convert_to_tensor(encoded)
+    format_id = find_format(encoded)
+    is_format = [format_id == i for i in range(UNKNOWN + 1)]
+    is_animated = is_format[WEBP] & is_animated_webp(encoded)
+    webp_picture = find_webp_picture(encoded, is_animated)
+    gif_picture = find_gif_picture(encoded, is_format[GIF])
+    frame, exif = _find_jpeg_segments(encoded, is_format[JPEG])
+    sizes = {
+        JPEG: _read_jpeg_size(encoded, frame),
+        PNG: _read_png_size(encoded),
+        GIF: _read_gif_size(encoded, gif_picture),
+        BMP: _read_bmp_size(encoded),
+        WEBP: _read_webp_size(encoded, webp_picture),
+    }
+    height_px, width_px = (
+        sum(pick(is_format[i], size[axis], 0) for i, size in sizes.items()) for axis in range(2)
+    )
+    has_size = (height_px > 0) & (width_px > 0)
+    still = tf.where(is_format[GIF], cut_gif(encoded, gif_picture), encoded)
+    return ImageHeader(
+        format=format_id,
+        height_px=pick(has_size, height_px, 0),
+        width_px=pick(has_size, width_px, 0),
+        orientation=_read_orientation(encoded, exif),
+        decodable=(format_id < OTHER) & (~is_format[BMP] | _is_plain_bmp(encoded)),
+        still=tf.where(is_animated, cut_webp(encoded, webp_picture), still),
+    )
+
+
+def image_size(encoded):
+    """Returns the sizes that JPEG, PNG, GIF, BMP and WebP headers claim, before EXIF orientation.
+
+    Read it before decoding: a file of a few hundred bytes can claim 50,000 x 50,000 pixels.
+
+    Args:
+        encoded: <string>[] or <string>[batch].
+
+    Returns:
+        (height_px, width_px), both <int64> of the same shape; (0, 0) where no header can be read.
+    """
+    header = read_header(encoded)
+    return header.height_px, header.width_px
+
+
+def exif_orientation(encoded):
+    """Returns the EXIF orientation of JPEGs, 1 to 8: tag 0x0112 in the first APP1 Exif segment.
+
+    Other formats, no tag, and every malformed structure give 1 (upright).
+
+    Args:
+        encoded: <string>[] or <string>[batch].
+
+    Returns:
+        <int32> of the same shape.
+    """
+    encoded = tf.convert_to_tensor(encoded)
+    _, exif = _find_jpeg_segments(encoded, find_format(encoded) == JPEG)
+    return _read_orientation(encoded, exif)
+
+
+def find_format(encoded):
+    """Returns which format the first bytes announce, <int32> of the shape of `encoded`."""
+    magic = np.array([list(text.ljust(16, b"?")) for _, text in _MAGIC])  # <int64>[magics, 16]
+    head = read_bytes(encoded, 0, 16)[..., None, :]
+    same = tf.reduce_all((head == magic) | (magic == ord("?")), axis=-1)  # <bool>[..., magics]
+    format_ids = tf.constant([format_id for format_id, _ in _MAGIC], tf.int32)
+    return tf.reduce_min(tf.where(same, format_ids, UNKNOWN), axis=-1)
+
+
+# ---- sizes: (height_px, width_px)
+
+
+def _read_png_size(encoded):
+    size = read_bytes(encoded, 16, 8)
+    return big_endian(size[..., 4:]), big_endian(size[..., :4])
+
+
+def _read_bmp_size(encoded):
+    size = read_bytes(encoded, 18, 8)
+    height_px = little_endian(size[..., 4:])
+    height_px = tf.minimum(height_px, 2**32 - height_px)  # negative where rows run from the top down
+    return height_px, little_endian(size[..., :4])
+
+
+def _is_plain_bmp(encoded):
+    """TensorFlow decodes whole bytes a pixel, uncompressed, in the order blue, green, red."""
+    head = read_bytes(encoded, 0, 58)
+    header_size, bits = little_endian(head[..., 14:18]), little_endian(head[..., 28:30])
+    compression, red_mask = little_endian(head[..., 30:34]), little_endian(head[..., 54:58])
+    plain = (compression == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
+    masked = (compression == 3) & (bits == 32) & (red_mask == 0xFF0000)
+    return ((header_size >= 40) & (plain | masked)) | (file_size(encoded) < 58)  # cut off: nobody knows
+
+
+def _read_jpeg_size(encoded, frame):
+    size = read_bytes(encoded, frame + 5, 4)  # after marker, length and precision
+    return pick(frame > 0, big_endian(size[..., :2]), 0), pick(frame > 0, big_endian(size[..., 2:]), 0)
+
+
+def _read_gif_size(encoded, start):
+    """TensorFlow decodes the first picture, which may exceed the canvas: the larger of the two counts."""
+    canvas, picture = read_bytes(encoded, 6, 4), read_bytes(encoded, start + 5, 4)
+    height_px = tf.maximum(little_endian(canvas[..., 2:]), little_endian(picture[..., 2:]))
+    width_px = tf.maximum(little_endian(canvas[..., :2]), little_endian(picture[..., :2]))
+    return pick(start > 0, height_px, 0), pick(start > 0, width_px, 0)
+
+
+def _read_webp_size(encoded, start):
+    """Reads the size in the chunk at `start`; each of the three kinds of chunks spells it in its own way."""
+    chunk = read_bytes(encoded, start, 18)
+    bits = little_endian(chunk[..., 9:13])
+    extended = 1 + little_endian(chunk[..., 15:18]), 1 + little_endian(chunk[..., 12:15])
+    lossless = 1 + bits // 2**14 % 2**14, 1 + bits % 2**14
+    lossy = little_endian(chunk[..., 16:18]) % 2**14, little_endian(chunk[..., 14:16]) % 2**14
+    name = chunk[..., :4]
+    kinds = ((b"VP8X", extended), (b"VP8L", lossless), (b"VP8 ", lossy))
+    return tuple(sum(pick(is_text(name, kind), size[axis], 0) for kind, size in kinds) for axis in range(2))
+
+
+# ---- JPEG segments
+
+
+def _find_jpeg_segments(encoded, is_jpeg):
+    """Returns the positions of the frame header (SOFn) and of the first Exif segment before it, or 0."""
+    end = file_size(encoded)
+    zero = tf.zeros_like(end)
+
+    def unfinished(position, advance, kind, exif):
+        return tf.reduce_any((advance > 0) & (position + advance < end))
+
+    def step(position, advance, kind, exif):
+        position += advance
+        window = read_bytes(encoded, position, 10)
+        kind = pick(window[..., 0] == 0xFF, tf.gather(_JPEG_KINDS, window[..., 1]), _STRAY)
+        is_exif = (window[..., 1] == 0xE1) & (kind == _SEGMENT) & is_text(window[..., 4:], b"Exif\0\0")
+        length = 2 + big_endian(window[..., 2:4])
+        advance = pick(kind == _SEGMENT, length, pick(kind < _SEGMENT, kind, 0))  # 0: stay here
+        return position, advance, kind, pick(is_exif & (exif == 0), position, exif)
+
+    state = (zero, pick(is_jpeg, 2, 0), zero, zero)
+    position, _, kind, exif = bounded_loop(unfinished, step, state, MAX_BLOCKS)
+    return pick(kind == _FRAME, position, 0), exif
+
+
+def _read_orientation(encoded, segment):
+    """Returns the orientation <int32>[...] in the first directory of the Exif segment at `segment`, or 1."""
+    end = segment + 2 + big_endian(read_bytes(encoded, segment + 2, 2))
+    tiff = segment + 10  # marker, length, "Exif\0\0"
+    order = read_bytes(encoded, tiff, 4)
+    little = is_text(order, b"II*\0")
+
+    def number(values, little=little):
+        return pick(little, little_endian(values), big_endian(values))
+
+    directory = tiff + number(read_bytes(encoded, tiff + 4, 4))
+    num_entries = tf.minimum(number(read_bytes(encoded, directory, 2)), (end - directory - 2) // 12)
+    num_entries = tf.clip_by_value(num_entries, 0, MAX_BLOCKS)
+    entries = tf.range(tf.maximum(tf.reduce_max(num_entries), 1))
+    starts = directory[..., None] + 2 + 12 * entries  # <int64>[..., entries]
+    tags = read_bytes(encoded[..., None], starts, 2)  # <int64>[..., entries, 2]
+    is_tag = (number(tags, little[..., None]) == _ORIENTATION_TAG) & (entries < num_entries[..., None])
+    entry = read_bytes(encoded, directory + 2 + 12 * tf.argmax(tf.cast(is_tag, tf.int32), axis=-1), 12)
+    field_type, count = number(entry[..., 2:4]), number(entry[..., 4:8])
+    short, long = number(entry[..., 8:10]), number(entry[..., 8:12])
+    value = pick(field_type == _SHORT, short, pick(field_type == _LONG, long, 0))
+    well_formed = (segment > 0) & (little | is_text(order, b"MM\0*")) & (count == 1)
+    well_formed &= tf.reduce_any(is_tag, axis=-1) & (value >= 1) & (value <= 8)
+    return tf.cast(pick(well_formed, value, 1), tf.int32)

@@ -1,0 +1,286 @@
+"""Encoded images enter; upright RGB pixels of a fixed size leave, and for what is no image, why.
+
+The same graph operations serve the records, `predict` and the exported model, so that one photograph gives
+one tensor everywhere: EXIF orientation is applied, JPEGs decode by libjpeg's accurate method (bit for bit
+what Pillow gives; TensorFlow's default is a few levels off), and a size is read before it is allocated.
+"""
+
+import tensorflow as tf
+
+from cnnrnn_tf.data.image_bytes import file_size, little_endian, read_bytes
+from cnnrnn_tf.data.image_headers import (
+    BMP,
+    GIF,
+    JPEG,
+    PNG,
+    UNKNOWN,
+    WEBP,
+    exif_orientation,
+    find_format,
+    image_size,
+    read_header,
+)
+
+__all__ = [
+    "MAX_PIXELS",
+    "apply_orientation",
+    "decode_batch",
+    "decode_image",
+    "exif_orientation",
+    "image_size",
+    "random_crop_and_flip",
+    "resize_and_crop",
+]
+
+MAX_PIXELS = 178_000_000
+"""The largest image that is decoded, height times width by its header; beyond lie decompression bombs."""
+
+_NUM_PARALLEL_DECODES = 8  # in one batch; each may hold an image of MAX_PIXELS
+
+
+def decode_image(encoded, orientation=None, max_pixels=MAX_PIXELS):
+    """Returns the pixels of a JPEG, PNG, GIF, BMP or WebP file, upright, as <uint8>[height, width, 3] RGB.
+
+    Alpha is dropped, grey and CMYK become RGB, 16 bits become 8, an animation gives its first picture.
+
+    Args:
+        encoded: <string>[].
+        orientation: <int>[], EXIF 1 to 8, as a record holds it; read from the file if None.
+        max_pixels: images that claim to be larger are not decoded.
+
+    Raises:
+        tf.errors.InvalidArgumentError: while running, if it is no such image, cut off, damaged or too large.
+            `decode_batch` is for bytes that nobody has checked.
+    """
+    encoded = tf.convert_to_tensor(encoded)
+    if orientation is None:
+        orientation = exif_orientation(encoded)
+    # Photographs take the short way: the size as libjpeg itself reads it, and no other header.
+    image = tf.cond(
+        find_format(encoded) == JPEG,
+        lambda: _decode_jpeg_within(encoded, max_pixels),
+        lambda: _decode_other_within(encoded, tf.constant(max_pixels, tf.int64)),
+    )
+    image.set_shape([None, None, 3])
+    return apply_orientation(image, orientation)
+
+
+def apply_orientation(image, orientation):
+    """Returns `image` turned upright.
+
+    Args:
+        image: <dtype>[height, width, channels], as stored.
+        orientation: <int>[], EXIF 1 to 8: which edges of the scene the first row and column show.
+
+    Returns:
+        <dtype>[height, width, channels], height and width exchanged for 5 to 8.
+    """
+    orientation = tf.cast(orientation, tf.int32)
+
+    def is_one_of(*values):
+        return tf.reduce_any(orientation == values)
+
+    def turn():
+        transposed = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        flips = [is_one_of(3, 4, 7, 8), is_one_of(2, 3, 6, 7), False]  # of rows, columns, channels
+        return tf.raw_ops.Reverse(tensor=transposed, dims=tf.stack(flips))
+
+    upright = tf.cond(orientation > 1, turn, lambda: image)
+    upright.set_shape([None, None, image.shape[2]])
+    return upright
+
+
+def resize_and_crop(image, size):
+    """Returns the centre square of `image`, its short side resized to `size`, antialiased bilinear.
+
+    Args:
+        image: <uint8 or float32>[height, width, 3], 0 to 255.
+        size: side of the square, px.
+
+    Returns:
+        <float32>[size, size, 3] RGB, 0 to 255.
+    """
+    return _resize_window(image, size, short_side=size, position=tf.constant([0.5, 0.5]))
+
+
+def random_crop_and_flip(image, size, seed, short_side=None):
+    """Returns a random square of `image`, mirrored half of the time: for training a backbone further.
+
+    The same seed gives the same square. Equally likely are all positions of the square within the image, its
+    short side resized to `short_side`.
+
+    Args:
+        image: <uint8 or float32>[height, width, 3], 0 to 255.
+        size: side of the square, px.
+        seed: <int>[2].
+        short_side: px; 256 / 224 of `size` if None, as VGG's training had it.
+
+    Returns:
+        <float32>[size, size, 3] RGB, 0 to 255.
+    """
+    short_side = round(size * 256 / 224) if short_side is None else short_side
+    draws = tf.random.stateless_uniform([3], seed)
+    square = _resize_window(image, size, short_side, position=draws[:2])
+    return tf.where(draws[2] < 0.5, square[:, ::-1], square)
+
+
+def decode_batch(encoded, size, max_pixels=MAX_PIXELS):
+    """Returns a batch of files as upright squares; a bad file costs its own row and no other.
+
+    Runs in a SavedModel as TensorFlow Serving loads it: no Python, and no row raises.
+
+    Args:
+        encoded: <string>[batch]; the batch may be empty.
+        size: side of the squares, px.
+        max_pixels: images that claim to be larger are not decoded.
+
+    Returns:
+        images: <float32>[batch, size, size, 3] RGB, 0 to 255, by `resize_and_crop`; zeros where not valid.
+        valid: <bool>[batch].
+        errors: <string>[batch], "" where valid, else "empty", "not an image", "unsupported" (TIFF, HEIC,
+            JPEG XL, or a BMP that is compressed or has no whole bytes a pixel), "too large", "cut off" or
+            "damaged".
+    """
+    with tf.device("/CPU:0"):  # strings live there; on a GPU every small number would travel
+        return _decode_batch(tf.convert_to_tensor(encoded), size, max_pixels)
+
+
+def _decode_batch(encoded, size, max_pixels):
+    batch = tf.size(encoded, out_type=tf.int64)
+    header = read_header(encoded)
+    fault = _find_fault(encoded, header, max_pixels)
+    rows = tf.where(fault == "")[:, 0]  # <int64>[decodable rows]
+
+    def decode(row, still, format_id, orientation):
+        image = apply_orientation(_decode_still(still, format_id), orientation)
+        return row, resize_and_crop(image, size)
+
+    columns = [tf.gather(column, rows) for column in (header.still, header.format, header.orientation)]
+    # An operation that fails ends a graph, but in a data set only its element. The element at the end is
+    # there because a data set without elements gives no batch.
+    decoded = (
+        tf.data.Dataset.from_tensor_slices((rows, *columns))
+        .map(decode, num_parallel_calls=_NUM_PARALLEL_DECODES)
+        .ignore_errors()
+        .concatenate(tf.data.Dataset.from_tensors((tf.zeros([], tf.int64), tf.zeros([size, size, 3]))))
+        .batch(batch + 1)
+    )
+    good_rows, squares = decoded.get_single_element()
+    good_rows, squares = good_rows[:-1, None], squares[:-1]
+    images = tf.scatter_nd(good_rows, squares, [batch, size, size, 3])
+    valid = tf.scatter_nd(good_rows, tf.ones_like(good_rows[:, 0]), [batch]) > 0
+    failed = tf.where(fault == "", _name_failure(encoded, header), fault)
+    return images, valid, tf.where(valid, "", failed)
+
+
+# ---- pixels
+
+
+def _decode_jpeg_within(encoded, max_pixels):
+    height_px, width_px, _ = tf.unstack(tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64))
+    check = tf.debugging.assert_less_equal(
+        height_px * width_px, tf.constant(max_pixels, tf.int64), "too large"
+    )
+    with tf.control_dependencies([check]):
+        return _decode_jpeg(encoded)
+
+
+# Functions of their own, not inlined: where a branch is not taken, one operation is skipped and not hundreds.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+    experimental_attributes={"_noinline": True},
+)
+def _decode_other_within(encoded, max_pixels):
+    header = read_header(encoded)
+    fault = _find_fault(encoded, header, max_pixels)
+    with tf.control_dependencies([tf.debugging.Assert(fault == "", [fault])]):
+        return _decode_other(tf.identity(header.still), header.format)
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)],
+    experimental_attributes={"_noinline": True},
+)
+def _decode_other(still, format_id):
+    def decode():
+        return tf.io.decode_image(still, channels=3, expand_animations=False)
+
+    def decode_webp():  # TensorFlow wants the file's own number of channels
+        return tf.io.decode_image(still, channels=0, expand_animations=False)[..., :3]
+
+    return tf.case(
+        [(format_id == WEBP, decode_webp), (format_id == BMP, lambda: _decode_bmp(still))], default=decode
+    )
+
+
+def _decode_still(still, format_id):
+    image = tf.cond(format_id == JPEG, lambda: _decode_jpeg(still), lambda: _decode_other(still, format_id))
+    image.set_shape([None, None, 3])
+    return image
+
+
+def _decode_jpeg(encoded):
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_bmp(still):
+    """TensorFlow takes the palette's indices for grey levels."""
+    image = tf.io.decode_bmp(still)
+    header_size, bits = little_endian(read_bytes(still, 14, 4)), little_endian(read_bytes(still, 28, 2))
+    palette = tf.reshape(read_bytes(still, 14 + header_size, 4 * 256), [256, 4])[
+        :, 2::-1
+    ]  # blue, green, red, 0
+    palette = tf.cast(palette, tf.uint8)
+    return tf.cond(
+        bits == 8, lambda: tf.gather(palette, tf.cast(image[..., 0], tf.int32)), lambda: image[..., :3]
+    )
+
+
+def _resize_window(image, size, short_side, position):
+    """Resizes and cuts at once: only the window's pixels are computed. `position` is <float32>[2], 0 to 1."""
+    extent = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = short_side / tf.reduce_min(extent)
+    offset = (extent * scale - size) * position
+    window = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=[size, size],
+        scale=tf.stack([scale, scale]),
+        translation=-offset,
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    return tf.clip_by_value(window, 0, 255)  # the weights add up to 1 but for rounding
+
+
+# ---- faults
+
+
+def _find_fault(encoded, header, max_pixels):
+    """Returns what a header alone says against decoding, <string>[...]; "" is nothing."""
+    limit = tf.constant(2**31, tf.int64)  # the product fits
+    num_pixels = tf.minimum(header.height_px, limit) * tf.minimum(header.width_px, limit)
+    fault = tf.where((num_pixels == 0) | (header.still == ""), _name_failure(encoded, header), "")
+    fault = tf.where(num_pixels > max_pixels, "too large", fault)
+    fault = tf.where(header.decodable, fault, "unsupported")
+    fault = tf.where(header.format == UNKNOWN, "not an image", fault)
+    return tf.where(file_size(encoded) == 0, "empty", fault)
+
+
+def _name_failure(encoded, header):
+    """Returns "cut off" or "damaged", <string>[...], by whether the end of the file is there."""
+    size = file_size(encoded)
+    tail = read_bytes(encoded, tf.maximum(size - 64, 0), 64)
+    head = read_bytes(encoded, 0, 8)
+
+    def tail_has(text):
+        windows = [tail[..., i : 64 - len(text) + 1 + i] == value for i, value in enumerate(text)]
+        return tf.reduce_any(tf.reduce_all(windows, axis=0), axis=-1)
+
+    has_end = (
+        ((header.format == JPEG) & tail_has(b"\xff\xd9"))
+        | ((header.format == PNG) & tail_has(b"IEND"))
+        | ((header.format == GIF) & (header.still != ""))
+        | ((header.format == BMP) & (little_endian(head[..., 2:6]) <= size))
+        | ((header.format == WEBP) & (8 + little_endian(head[..., 4:8]) <= size))
+    )
+    return tf.where(has_end, "damaged", "cut off")
