@@ -1,0 +1,275 @@
+"""Exports made here, good and bad in one way each, against the loaders that TensorFlow Serving uses."""
+
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn_tf.data.images import decode_batch
+from cnnrnn_tf.serving import check, fresh_process
+from tfrecords.errors import UserError
+
+BATCH = tf.TensorSpec([None], tf.string, name="encoded")
+DTYPES = {"text": tf.string, "flag": tf.bool, "small": tf.int32, "large": tf.int64, "real": tf.float32}
+
+
+class Tagger(tf.Module):
+    """A model in the form of ours: bytes in, a row an image out, variables held once."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.kernel = tf.Variable(rng.normal(size=[3, 40_000]), dtype=tf.float32)
+
+    @tf.function(input_signature=[BATCH])
+    def tag(self, encoded):
+        pixels, valid, error = decode_batch(encoded, 32)
+        scores = (tf.reduce_mean(pixels, axis=[1, 2]) @ self.kernel)[:, :5] / 255
+        names = tf.gather(["sky", "sea", "", "été", "car"], tf.argsort(scores))
+        return {"labels": names, "scores": scores, "valid": valid, "error": error}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], dtype, name=key) for key, dtype in DTYPES.items()])
+    def echo(self, text, flag, small, large, real):
+        tensors = zip(DTYPES, (text, flag, small, large, real), strict=True)
+        return {key: tf.reverse(tensor, [0]) for key, tensor in tensors}
+
+
+@pytest.fixture(scope="module")
+def good_export(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "export" / "7"
+    model = Tagger()
+    tf.saved_model.save(model, str(path), {"serving_default": model.tag, "echo": model.echo})
+    return path
+
+
+def save(path, function, name="serving_default", module=None):
+    module = tf.Module() if module is None else module
+    module.function = tf.function(function, input_signature=[BATCH])
+    tf.saved_model.save(module, str(path / "1"), {name: module.function})
+    return path / "1"
+
+
+def lengths(encoded):
+    return tf.cast(tf.strings.length(encoded), tf.float32)
+
+
+def test_a_good_export_passes_every_check_by_its_folder_of_versions(good_export):
+    older = good_export.parent / "3"
+    older.mkdir(exist_ok=True)
+    report = check.check_export(good_export.parent)
+    assert report.problems == ()
+    assert report.ok and report.path == good_export
+    assert len(report.passed) == 8
+    assert report.lines[0] == f"yes: TensorFlow Serving would run {good_export}"
+
+
+def test_both_loaders_give_what_python_gives_row_by_row(good_export):
+    rows = [*check.make_images(), b"", b"no image", check.make_images()[0][:200]]
+    inputs = {"encoded": np.array(rows, object)}
+    python = tf.saved_model.load(str(good_export)).signatures["serving_default"](encoded=tf.constant(rows))
+    for run in (check.run_signature_c_api, check.run_signature_tf1):
+        outputs = run(good_export, "serving_default", inputs)
+        assert outputs["valid"].tolist() == [True, True, False, False, False]
+        assert outputs["error"].tolist() == [b"", b"", b"empty", b"not an image", b"cut off"]
+        assert outputs["labels"].tolist() == python["labels"].numpy().tolist()
+        np.testing.assert_allclose(outputs["scores"], python["scores"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [2, 0])
+def test_the_c_api_carries_every_dtype_both_ways(good_export, num_rows):
+    inputs = {
+        "text": np.array([["a", b"\0\xff" * 50], ["", "été"]], object),
+        "flag": np.array([[True, False], [False, False]]),
+        "small": np.array([[-1, 2**31 - 1], [0, 7]], np.int32),
+        "large": np.array([[-1, 2**63 - 1], [0, 7]]),
+        "real": np.array([[0.5, -1e30], [np.inf, 0]], np.float32),
+    }
+    inputs = {key: array[:num_rows] for key, array in inputs.items()}
+    outputs = check.run_signature_c_api(good_export, "echo", inputs)
+    expected = dict(inputs, text=np.array([[b"a", b"\0\xff" * 50], [b"", "été".encode()]], object)[:num_rows])
+    assert set(outputs) == set(DTYPES)
+    for key, array in expected.items():
+        assert outputs[key].dtype == array.dtype
+        assert outputs[key].tolist() == array[::-1].tolist()
+
+
+def test_the_process_that_runs_the_c_api_never_imports_tensorflow():
+    script = (
+        "import runpy, sys; runpy.run_path(sys.argv[1])['load_library']();"
+        "print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras', 'cnnrnn_tf')])"
+    )
+    command = [sys.executable, "-P", "-c", script, str(fresh_process.C_API)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_keras_model_saved_by_tensorflow_is_refused_for_its_missing_variables(tmp_path):
+    model = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
+    spec = tf.TensorSpec([None, 4])
+    tf.saved_model.save(
+        model, str(tmp_path / "1"), tf.function(model, input_signature=[spec], autograph=False)
+    )
+    loaded = tf.saved_model.load(str(tmp_path / "1"))  # Python accepts it
+    assert loaded.signatures["serving_default"](tf.zeros([1, 4]))["output_0"].shape == (1, 3)
+    report = check.check_export(tmp_path)
+    assert not report.ok
+    assert report.lines[0].startswith("no: ")
+    assert any(
+        "C API, good images fail: Could not find variable" in problem and "tf.Module" in problem
+        for problem in report.problems
+    ), report.lines
+
+
+def test_python_in_the_graph_is_refused(tmp_path):
+    path = save(
+        tmp_path,
+        lambda encoded: {
+            "y": tf.ensure_shape(tf.numpy_function(abs, [lengths(encoded)], tf.float32), [None])
+        },
+    )
+    problems = check.check_export(path).problems
+    assert any("PyFunc in function" in each and "calls Python" in each for each in problems), problems
+    assert any("No OpKernel was registered" in each for each in problems), problems
+
+
+def test_xla_compilation_is_refused(tmp_path):
+    @tf.function(jit_compile=True)
+    def compiled(x):
+        return x * 2
+
+    (problem,) = check.lint_export(save(tmp_path, lambda encoded: {"y": compiled(lengths(encoded))}))
+    assert "inference_compiled" in problem and "must be compiled by XLA" in problem
+
+
+SHAPES = {
+    "is a scalar": lambda encoded: tf.reduce_sum(lengths(encoded)),
+    "always has 1 rows": lambda encoded: tf.reduce_sum(lengths(encoded))[None],
+    "has no fixed rank": lambda encoded: tf.reshape(
+        lengths(encoded), tf.cast(lengths(encoded)[:1], tf.int32)
+    ),
+    "is ragged or sparse": tf.strings.bytes_split,
+}
+
+
+@pytest.mark.parametrize("fault", SHAPES)
+def test_an_output_that_cannot_be_batched_is_refused(tmp_path, fault):
+    path = save(tmp_path, lambda encoded: {"y": SHAPES[fault](encoded)})
+    (problem,) = check.lint_export(path)
+    assert problem.startswith(f"output 'y' of signature 'serving_default' {fault}")
+
+
+def test_weights_stored_twice_are_found_and_zeros_are_not(tmp_path):
+    module = tf.Module()
+    weights = np.random.default_rng(1).normal(size=[100, 200]).astype(np.float32)
+    module.first, module.second = tf.Variable(weights), tf.Variable(weights)
+    module.zeros = [tf.Variable(tf.zeros([100, 200])) for _ in range(2)]
+    module.tiny = [tf.Variable(weights[0]) for _ in range(2)]
+    (problem,) = check.lint_export(save(tmp_path, lambda encoded: {"y": lengths(encoded)}, module=module))
+    assert problem.startswith("1 weights are stored more than once, 0.1 MB too much")
+    assert "first" in problem and "second" in problem
+
+
+def test_weights_frozen_into_the_graph_beside_their_variable_are_found(tmp_path):
+    module = tf.Module()
+    weights = np.random.default_rng(1).normal(size=[20_000]).astype(np.float32)
+    module.weights = tf.Variable(weights)
+    path = save(tmp_path, lambda encoded: {"y": lengths(encoded) * tf.constant(weights)[0]}, module=module)
+    assert any("constant" in each and "stored more than once" in each for each in check.lint_export(path))
+
+
+def test_a_batch_that_one_bad_row_fails_is_refused(tmp_path):
+    def decode(encoded):
+        mean = tf.map_fn(
+            lambda e: tf.reduce_mean(tf.cast(tf.io.decode_jpeg(e), tf.float32)), encoded, tf.float32
+        )
+        return {"y": mean}
+
+    report = check.check_export(save(tmp_path, decode))
+    assert len(report.problems) == 2
+    for loader, problem in zip(("the C API", "a TF1 session"), report.problems, strict=True):
+        assert problem.startswith(
+            f"in {loader}, one row that is no image fails its whole batch, so guard the"
+        )
+
+
+ROW_TABLE = {  # outputs for two good rows, for the same and a bad one: the only problem
+    "changes when": ({"y": [1.0, 2.0]}, {"y": [1.0, 2.1, 0.0]}),
+    "good rows changes": ({"y": [[0.0], [0.0]]}, {"y": [[0.0, 0.0]] * 3}),
+    "has shape [1] for 2 images": ({"y": [1.0]}, {"y": [1.0]}),
+    "'valid' is [True, True, True]": ({"valid": [True, True]}, {"valid": [True, True, True]}),
+    "'valid' is [True, False, False]": ({"valid": [True, False]}, {"valid": [True, False, False]}),
+    "": ({"y": [1.0, 2.0], "valid": [True, True]}, {"y": [1.0, 2.00001, 9.0], "valid": [True, True, False]}),
+}
+
+
+@pytest.mark.parametrize("problem", ROW_TABLE)
+def test_rows_that_depend_on_the_batch_or_are_not_there_are_refused(good_export, problem):
+    signature = fresh_process.read_meta_graph(good_export).signature_def["serving_default"]
+    good, mixed = ({key: np.array(rows) for key, rows in each.items()} for each in ROW_TABLE[problem])
+    found = check._check_rows(good, mixed, 2, signature)
+    assert len(found) == (problem != "")
+    assert problem in "".join(found)
+
+
+def test_an_operation_without_a_kernel_is_found():
+    from tensorflow.core.framework import kernel_def_pb2
+
+    def kernels(*devices):
+        return kernel_def_pb2.KernelList(
+            kernel=[kernel_def_pb2.KernelDef(device_type=device) for device in devices]
+        ).SerializeToString()
+
+    found = check.lints.lint_kernels(
+        {"Fine": kernels("GPU", "CPU"), "Any": kernels("DEFAULT"), "Mine": b"", "Far": kernels("TPU")}
+    )
+    assert [each.split()[1] for each in found] == ["Far", "Mine"]
+
+
+def test_a_signature_of_another_name_and_a_folder_without_a_number_are_refused(tmp_path):
+    path = save(tmp_path, lambda encoded: {"y": lengths(encoded)}, name="tag").rename(tmp_path / "latest")
+    report = check.check_export(path)
+    assert [each.split(",")[0] for each in report.problems] == [
+        "the folder is named 'latest'",
+        "there is no signature serving_default (found: tag)",
+    ]
+
+
+def test_a_graph_without_the_tag_serve_and_a_damaged_file_are_refused(good_export, tmp_path):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved_model = saved_model_pb2.SavedModel.FromString((good_export / "saved_model.pb").read_bytes())
+    saved_model.meta_graphs[0].meta_info_def.tags[:] = ["train"]
+    for folder, data in (("1", saved_model.SerializeToString()), ("2", b"\xff" * 100)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "saved_model.pb").write_bytes(data)
+    (problem,) = check.check_export(tmp_path / "1").problems
+    assert "no graph with the tag 'serve' (found ['train'])" in problem
+    (problem,) = check.check_export(tmp_path / "2").problems
+    assert "saved_model.pb is damaged" in problem
+
+
+def test_what_is_no_export_gets_one_line_with_the_fix(good_export, tmp_path):
+    with pytest.raises(UserError, match=r"no export at .*missing: expected .* `cnnrnn export RUN` writes"):
+        check.check_export(tmp_path / "missing")
+    with pytest.raises(
+        UserError, match=r"is not an export: expected saved_model\.pb in it, or folders named"
+    ):
+        check.check_export(tmp_path)
+    shutil.copytree(good_export, tmp_path / "9")
+    (tmp_path / "10").mkdir()
+    with pytest.raises(
+        UserError, match=r"10, the version that the server would take, holds no saved_model\.pb"
+    ):
+        check.check_export(tmp_path)
+
+
+def test_calls_that_the_signatures_do_not_take_name_what_they_take(good_export):
+    with pytest.raises(
+        UserError, match=r"no signature 'serving' \(did you mean 'serving_default'\?\): the export has"
+    ):
+        check.run_signature_c_api(good_export, "serving", {})
+    with pytest.raises(UserError, match="'serving_default' takes encoded; it was given image"):
+        check.run_signature_tf1(good_export, "serving_default", {"image": np.zeros(1)})
