@@ -1,0 +1,87 @@
+"""The measured rows of a report enter; the conventions behind its numbers leave, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+RANKING_RULE = "beam marginals; labels on no path follow by their highest step probability"
+"""How the scores of `Predictions` rank labels: `cnnrnn_tf.model.beam_search.rank_labels`."""
+
+_AP_WORDS = {
+    "raw": "AP is not interpolated",
+    "voc11": "AP has the 11 points of VOC 2007",
+    "interpolated": "AP is interpolated at all points",
+}
+_C_F1_WORDS = {
+    "harmonic": "C-F1 as the harmonic mean of C-P and C-R, as in the paper.",
+    "per_class": "C-F1 as the mean of the labels' F1.",
+}
+
+
+def explain(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conventions of `report.evaluate_predictions`, read off what it has measured.
+
+    Returns:
+        One entry a convention: `words`, and `marks`, the rows and columns that it explains (none: all).
+    """
+    names = [row["name"] for row in metrics["rows"]]
+    by_path = [name for name in names if name.startswith("best path")]
+    main = metrics["protocols"][0]
+    averages = _C_F1_WORDS if main["c_f1"] == "both" else [main["c_f1"]]
+    notes = [
+        (by_path, "The labels of the most probable path, in the order in which the model emits them."),
+        ([name for name in names if name not in by_path], _explain_cuts(metrics)),
+        *(([f"C-F1_{average}"], _C_F1_WORDS[average]) for average in averages),
+        (
+            ["MAP@10"],
+            "MAP@10 ranks the labels within an image, over images with a label, and divides by min(true "
+            "labels, 10). All rows share the ranking.",
+        ),
+        (
+            ["mAP"],
+            "mAP ranks the images within a label, over labels with a positive; "
+            f"{_AP_WORDS[main['ap_shape']]}. All rows share the ranking.",
+        ),
+        ([], f"{'; '.join(_count_in_words(metrics))}."),
+    ]
+    notes += [([], f"Protocol {found['name']}: {found['words']}") for found in metrics["protocols"]]
+    return [{"marks": marks, "words": words} for marks, words in notes]
+
+
+def _explain_cuts(metrics: Mapping[str, Any]) -> str:
+    rule = f"Cut from a ranking of the labels: {RANKING_RULE}; equal scores by label id."
+    fixed = metrics["protocols"][0]["threshold"]
+    cuts = [
+        f"{row['threshold']:.4g} ({row['name']})" for row in metrics["rows"] if row["threshold"] is not None
+    ]
+    if not cuts:
+        return f"{rule} Lists that need a threshold are left out: no hold-out with labels to fit it on."
+    if fixed is not None:
+        return f"{rule} At most k and free length: scores of at least {fixed:g}."
+    return (
+        f"{rule} Thresholds with the highest O-F1 on {metrics['holdout_images']:,} hold-out images: "
+        f"{', '.join(cuts)}."
+    )
+
+
+def _count_in_words(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"{metrics['images']:,} images count, {metrics['images_without_labels']:,} of them without labels, "
+        f"with {metrics['labels_per_image']:.2f} true labels each (length: labels in a list)"
+    )
+    left_out = metrics["images_in_split"] - metrics["images"]
+    if left_out:
+        yield f"{left_out:,} images are left out"
+    if metrics["images_without_path"]:
+        yield f"{metrics['images_without_path']:,} images got no path"
+    if metrics["unknown_cells"]:
+        yield f"{metrics['unknown_cells']:,} unknown labels are left out of rankings, lists and truth"
+    if metrics["labels_without_positive"]:
+        yield (
+            f"{metrics['labels_without_positive']:,} of {metrics['labels']:,} labels have no positive and "
+            "are left out of C-P, C-R, C-F1 and mAP"
+        )
+    never = [f"{row['labels_never_predicted']} ({row['name']})" for row in metrics["rows"]]
+    if any(row["labels_never_predicted"] for row in metrics["rows"]):
+        yield f"labels never predicted: {', '.join(never)}"

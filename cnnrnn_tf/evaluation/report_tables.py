@@ -1,0 +1,154 @@
+"""The dictionary of `report.evaluate_predictions` enters; the paper's table for a terminal leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 100
+"""Columns that the widest table needs; a pipe counts as 80, which would cut it."""
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_NOTHING = "-"  # an undefined measure
+_NUMBER_WIDTH = 6  # of a number and a blank before it: 100.0
+
+
+class _Column(NamedTuple):
+    header: str
+    key: str  # of a row or of the ranking
+    mark: str  # what a convention calls it
+
+
+def render(metrics: Mapping[str, Any]) -> RenderableType:
+    """The paper's columns in percent, one row a list rule; known references; what the numbers mean.
+
+    >>> from rich.console import Console
+    >>> Console(width=100).print(render(metrics))  # doctest: +SKIP
+    """
+    names = ", ".join(found["name"] for found in metrics["protocols"])
+    title = Text.assemble(
+        (metrics["split"], "bold"),
+        f": {metrics['images']:,} images, {metrics['labels']:,} labels, protocol ",
+        (names, "bold"),
+        ", in percent",
+    )
+    tables = [
+        *_tabulate_lists(metrics),
+        _tabulate_places(metrics["ranking"]),
+        _list_notes(metrics["conventions"]),
+    ]
+    return Group(
+        title,
+        *(part for table in tables for part in ("", table)),
+    )
+
+
+def _tabulate_lists(metrics: Mapping[str, Any]) -> Iterator[Table]:
+    """The table of rows and, below it in the same columns, the references."""
+    columns = _choose_columns(metrics["protocols"][0])
+    marks = {mark: _superscript(n) for n, note in _number(metrics["conventions"]) for mark in note["marks"]}
+    names = [f"{row['name']}{marks.get(row['name'], '')}" for row in metrics["rows"]]
+    headers = [column.header + marks.get(column.mark, "") for column in columns]
+    widths = [max(len(header) + 1, _NUMBER_WIDTH) for header in headers]
+    name_width = max(len(name) for name in [*names, "best path, first 3"])
+
+    table = _make_table()
+    for header, width in zip(
+        ["lists", "length", *headers], [name_width, _NUMBER_WIDTH, *widths], strict=True
+    ):
+        table.add_column(Text(header), width=width, justify="left" if header == "lists" else "right")
+    for name, row in zip(names, metrics["rows"], strict=True):
+        cells = [_percent({**metrics["ranking"], **row}[column.key]) for column in columns]
+        table.add_row(Text(name), f"{row['list_length']:.2f}", *cells)
+    yield table
+    if metrics["references"]:
+        yield _tabulate_references(metrics["references"], columns, widths, name_width + 1 + _NUMBER_WIDTH)
+
+
+def _tabulate_references(
+    references: Sequence[Mapping[str, Any]],
+    columns: Sequence[_Column],
+    widths: Sequence[int],
+    name_width: int,
+) -> Table:
+    """Scores known from elsewhere; their long names take the room of the columns that none of them has."""
+    rows = [
+        [_percent(row[key]) if key in row else "" for key in map(partial(_find_key, row), columns)]
+        for row in references
+    ]
+    first = next((i for i in range(len(columns)) if any(row[i] for row in rows)), len(columns))
+    table = _make_table()
+    table.add_column("known references", width=name_width + sum(width + 1 for width in widths[:first]))
+    for width in widths[first:]:
+        table.add_column("", width=width, justify="right")
+    for reference, row in zip(references, rows, strict=True):
+        table.add_row(Text(str(reference.get("name", ""))), *row[first:], style="cyan")
+    return table
+
+
+def _tabulate_places(ranking: Mapping[str, Any]) -> Table:
+    """Precision and recall of an image's k best labels, and of all labels above a score."""
+    places = sorted(int(key.removeprefix("recall@")) for key in ranking if key.startswith("recall@"))
+    levels = [key.partition(">=")[2] for key in ranking if key.startswith("precision@score>=")]
+    table = _make_table()
+    table.add_column("ranked labels")
+    for header in [f"top {k}" for k in places] + [f"score ≥ {level}" for level in levels]:
+        table.add_column(header, width=len(header) + 1, justify="right")
+    precision = [ranking[f"precision@{k}"] for k in places]
+    precision += [ranking[f"precision@score>={level}"] for level in levels]
+    table.add_row("precision", *map(_percent, precision))
+    table.add_row("recall", *(_percent(ranking[f"recall@{k}"]) for k in places))
+    return table
+
+
+def _list_notes(conventions: Sequence[Mapping[str, Any]]) -> Table:
+    notes = Table.grid(padding=(0, 1, 0, 0))
+    for number, note in _number(conventions):
+        notes.add_row(_superscript(number), Text(note["words"]), style="dim")
+    for note in conventions:
+        if not note["marks"]:
+            notes.add_row("", Text(note["words"]), style="dim")
+    return notes
+
+
+def _make_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
+
+
+def _choose_columns(main: Mapping[str, Any]) -> list[_Column]:
+    """The paper's columns in the paper's order, then what it leaves out."""
+    averages = {"both": ["harmonic", "per_class"]}.get(main["c_f1"], [main["c_f1"]])
+    c_f1, *other_c_f1 = [_Column("C-F1", f"C-F1_{average}", f"C-F1_{average}") for average in averages]
+    return [
+        *(_Column(name, name, name) for name in ("C-P", "C-R")),
+        c_f1,
+        *(_Column(name, name, name) for name in ("O-P", "O-R", "O-F1")),
+        _Column("MAP@10", "MAP@10_truncated", "MAP@10"),
+        *other_c_f1,
+        _Column("exact", "exact_match", "exact_match"),
+        _Column("mAP", f"mAP_{main['ap_shape']}", "mAP"),
+    ]
+
+
+def _find_key(reference: Mapping[str, Any], column: _Column) -> str:
+    """What a reference calls the column: its full key, or as published tables do, C-F1, MAP@10 and mAP."""
+    return column.key if column.key in reference else column.header
+
+
+def _number(conventions: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The conventions that mark a row or a column, counted from 1."""
+    return list(enumerate((note for note in conventions if note["marks"]), start=1))
+
+
+def _superscript(number: int) -> str:
+    return str(number).translate(_SUPERSCRIPTS)
+
+
+def _percent(fraction: float | None) -> str:
+    return _NOTHING if fraction is None else f"{100 * fraction:.1f}"
