@@ -1,0 +1,293 @@
+"""The name of a CNN enters; a layer leaves that turns RGB pixels, 0 to 255, into a feature vector an image.
+
+Each backbone scales its own input, so callers hand over plain pixels and nothing is scaled twice or not at
+all. `vgg16` is the paper's: fc7 after its ReLU, 4096 numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from pathlib import Path
+
+import keras
+from keras import ops
+
+from tfrecords.errors import UserError, nearest
+
+# name here -> (module of keras.applications, class, default feature layer, pixels a side)
+_NAMED = {
+    "vgg16": ("vgg16", "VGG16", "fc7", 224),
+    "resnet50": ("resnet50", "ResNet50", "pooled", 224),
+    "mobilenet_v2": ("mobilenet_v2", "MobileNetV2", "pooled", 224),
+}
+_LAYER_ALIASES = {"fc6": "fc1", "fc7": "fc2"}  # the paper's names -> those of keras.applications
+COMPACT = "compact"
+COMPACT_SIZE_PX = 96
+POOLED = "pooled"
+
+
+@keras.saving.register_keras_serializable(package="cnnrnn_tf")
+class Backbone(keras.layers.Layer):
+    """A CNN with its own input scaling: <uint8 or float>[batch, size, size, 3] -> <float32>[batch, features].
+
+    Args:
+        backbone: `vgg16`, `resnet50`, `mobilenet_v2`, any other model of `keras.applications` by its class
+            name, or `compact`, a small one for 96 px pictures that is trained from scratch.
+        feature_layer: `pooled` (mean over the last map), or the name of a layer whose output is the feature,
+            such as `fc7`; None takes the backbone's own default.
+        image_size: pixels a side; None takes the backbone's default.
+
+    Weights are random until `load_weights_into` fills them.
+
+    Raises:
+        UserError: no such backbone, layer or size.
+    """
+
+    def __init__(
+        self, backbone: str, feature_layer: str | None = None, image_size: int | None = None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        if backbone == COMPACT:
+            if feature_layer not in (None, POOLED):
+                raise UserError(f"feature layer {feature_layer!r}: the compact backbone has {POOLED!r} alone")
+            self.image_size = image_size or COMPACT_SIZE_PX
+            self.feature_layer = POOLED
+            self._preprocess = _scale_to_unit
+            self.network = _make_compact(self.image_size)
+        else:
+            module, make, default_layer, default_size = _find_application(backbone)
+            self.image_size = image_size or default_size
+            self.feature_layer = feature_layer or default_layer
+            self._preprocess = module.preprocess_input
+            self.network = _make_application(make, backbone, self.feature_layer, self.image_size)
+
+    @property
+    def feature_size(self) -> int:
+        """Length of the feature vector."""
+        return self.network.output_shape[-1]
+
+    def build(self, input_shape=None):
+        self.built = True  # the network was built by its constructor
+
+    def call(self, images, training=None):
+        """Returns <float32>[batch, features]; a frozen backbone always runs as in inference."""
+        pixels = self._preprocess(ops.cast(images, "float32"))
+        features = self.network(pixels, training=bool(training) and self.trainable)
+        return ops.cast(features, "float32")
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.feature_size)
+
+    def freeze(self, trainable_from: str | None = None) -> None:
+        """Freezes the CNN, or what comes before the layer `trainable_from`.
+
+        Batch normalisation stays frozen wherever the rest is tuned: its statistics belong to the data the
+        weights were learned on.
+
+        Raises:
+            UserError: the CNN has no layer of that name.
+        """
+        self.trainable = trainable_from is not None
+        if trainable_from is None:
+            return
+        names = [layer.name for layer in self.network.layers]
+        trainable_from = _LAYER_ALIASES.get(trainable_from, trainable_from)
+        if trainable_from not in names:
+            raise UserError(
+                f"{self.backbone} has no layer {trainable_from!r}{nearest(trainable_from, names)}: "
+                f"its layers are {', '.join(names)}"
+            )
+        first = names.index(trainable_from)
+        for position, layer in enumerate(self.network.layers):
+            layer.trainable = position >= first and not isinstance(layer, keras.layers.BatchNormalization)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "backbone": self.backbone,
+            "feature_layer": self.feature_layer,
+            "image_size": self.image_size,
+        }
+
+
+def load_backbone_weights(layer: Backbone, weights: str) -> None:
+    """Fills a backbone's weights.
+
+    Args:
+        layer: the backbone.
+        weights: `imagenet` downloads those of keras.applications (or takes them from its cache); `none`
+            leaves them random; anything else is the path of a `.weights.h5` or `.keras` file.
+
+    Raises:
+        UserError: no network, no such file, or the weights of another network; the message says which file to
+            put where.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        _load_imagenet(layer)
+        return
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(
+            f"backbone weights {weights}: no such file; expected `imagenet`, `none` or the path of a file"
+        )
+    _load_file(layer, path)
+
+
+def backbone_names() -> list[str]:
+    """Every name that `Backbone` takes: ours first, then the classes of `keras.applications`."""
+    return [COMPACT, *_NAMED, *sorted(_application_classes())]
+
+
+def _load_imagenet(layer: Backbone) -> None:
+    if layer.backbone == COMPACT:
+        raise UserError(
+            "backbone weights `imagenet`: nobody trained the compact backbone on ImageNet; use `none`"
+        )
+    _, make, *_ = _find_application(layer.backbone)
+    top = layer.feature_layer != POOLED
+    try:
+        trained = make(weights="imagenet", include_top=top, **({} if top else {"input_shape": _shape(layer)}))
+    except Exception as error:
+        cache = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
+        raise UserError(
+            f"the ImageNet weights of {layer.backbone} could not be had ({_first_line(error)}): fetch that file "
+            f"where there is a network and put it into {cache}, or pass --backbone-weights PATH, or "
+            "--backbone-weights none for random ones"
+        ) from None
+    _copy_weights(trained, layer)
+
+
+def _load_file(layer: Backbone, path: Path) -> None:
+    """Tries the file as weights of the cut network, then of the classifier that the network is cut from."""
+    failures = []
+    for network in _candidate_networks(layer):
+        try:
+            if path.suffix == ".keras":
+                trained = keras.saving.load_model(path, compile=False)
+                _copy_weights(trained, layer)
+            else:
+                with warnings.catch_warnings():  # Keras only warns where a file lacks weights
+                    warnings.filterwarnings("error", message=".*freshly-initialized")
+                    network.load_weights(str(path))
+                if network is not layer.network:
+                    _copy_weights(network, layer)
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            failures.append(_first_line(error))
+    raise UserError(
+        f"{path}: not the weights of {layer.backbone} up to its layer {layer.feature_layer!r} "
+        f"({failures[0]}); expected a file saved from keras.applications with the same name and layers"
+    )
+
+
+def _candidate_networks(layer: Backbone):
+    yield layer.network
+    if layer.backbone != COMPACT:
+        _, make, *_ = _find_application(layer.backbone)
+        yield make(weights=None, include_top=False, input_shape=_shape(layer))
+        yield make(weights=None, include_top=True)
+
+
+def _copy_weights(trained: keras.Model, layer: Backbone) -> None:
+    """Copies weights layer by layer, by name; every weight of the target has to be found."""
+    sources = {source.name: source for source in trained.layers}
+    for target in layer.network.layers:
+        if not target.weights:
+            continue
+        source = sources.get(target.name)
+        shapes = [tuple(weight.shape) for weight in target.weights]
+        found = [tuple(weight.shape) for weight in source.weights] if source is not None else None
+        if found != shapes:
+            raise UserError(
+                f"these weights are of another network than {layer.backbone}: its layer {target.name!r} "
+                f"needs {shapes}, found {'no such layer' if found is None else found}"
+            )
+        target.set_weights(source.get_weights())
+
+
+def _find_application(name: str):
+    """Returns the preprocessing module, the constructor, the default feature layer and the default size."""
+    if name in _NAMED:
+        module, class_name, layer, size = _NAMED[name]
+        module = getattr(keras.applications, module)
+        return module, getattr(module, class_name), layer, size
+    classes = _application_classes()
+    if name not in classes:
+        raise UserError(
+            f"unknown backbone {name!r}{nearest(name, backbone_names())}: expected {COMPACT}, "
+            f"{', '.join(_NAMED)}, or a class of keras.applications"
+        )
+    module = classes[name]
+    make = getattr(module, name)
+    return module, make, POOLED, _default_size(name, make)
+
+
+def _application_classes() -> dict:
+    """Class name -> its module, for every network of `keras.applications`."""
+    classes = {}
+    for module in vars(keras.applications).values():
+        if inspect.ismodule(module) and hasattr(module, "preprocess_input"):
+            for name, value in vars(module).items():
+                if inspect.isfunction(value) and name[0].isupper():
+                    classes[name] = module
+    return classes
+
+
+def _default_size(name: str, make) -> int:
+    """Pixels a side that the network was made for, as its own constructor says with the top on."""
+    shape = make(weights=None, include_top=True).input_shape
+    return shape[1] or 224
+
+
+def _make_application(make, name: str, feature_layer: str, image_size: int) -> keras.Model:
+    shape = (image_size, image_size, 3)
+    if feature_layer == POOLED:
+        return make(weights=None, include_top=False, pooling="avg", input_shape=shape)
+    whole = make(weights=None, include_top=True, input_shape=shape)
+    wanted = _LAYER_ALIASES.get(feature_layer, feature_layer)
+    names = [layer.name for layer in whole.layers]
+    if wanted not in names:
+        raise UserError(
+            f"{name} has no layer {feature_layer!r}{nearest(feature_layer, names)}: expected {POOLED!r} "
+            f"or one of {', '.join(names)}"
+        )
+    output = whole.get_layer(wanted).output
+    if len(output.shape) == 4:
+        output = keras.layers.GlobalAveragePooling2D(name="feature_pooling")(output)
+    return keras.Model(whole.input, output, name=f"{name}_{wanted}")
+
+
+def _make_compact(size: int) -> keras.Model:
+    """Blocks of 3 x 3 convolutions; mean and maximum over the last map, so that small things count."""
+    if size < 32:
+        raise UserError(f"image size {size}: the compact backbone needs 32 pixels a side or more")
+    images = keras.Input((size, size, 3))
+    x = images
+    for block, (filters, stride) in enumerate(((24, 2), (32, 2), (64, 2), (128, 1))):
+        x = keras.layers.Conv2D(
+            filters, 3, strides=stride, padding="same", use_bias=False, name=f"conv{block}"
+        )(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{block}")(x)
+        x = keras.layers.ReLU(name=f"relu{block}")(x)
+    mean = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    largest = keras.layers.GlobalMaxPooling2D(name="largest")(x)
+    return keras.Model(images, keras.layers.Concatenate(name="feature")([mean, largest]), name=COMPACT)
+
+
+def _scale_to_unit(pixels):
+    return pixels / 127.5 - 1.0
+
+
+def _shape(layer: Backbone) -> tuple[int, int, int]:
+    return (layer.image_size, layer.image_size, 3)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
