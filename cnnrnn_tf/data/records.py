@@ -1,0 +1,178 @@
+"""Shards enter; the labels and the pictures of a split leave, always in the order of the records.
+
+A split is asked for by name, the hold-out too (`select_records`). Row i is the same image everywhere.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn_tf.data.images import decode_image, resize_and_crop
+from tfrecords.errors import UserError, nearest
+from tfrecords.manifest import Manifest
+from tfrecords.schema import parse
+from tfrecords.vocabulary import LabelVocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The truth about the images of a split, in the order of its records.
+
+    Attributes:
+        image_ids: one a row.
+        labels: <uint8>[images, labels], 1 where a label holds.
+        known: <uint8>[images, labels], 0 where nobody knows; `labels` is 0 there.
+    """
+
+    image_ids: list[str]
+    labels: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The records behind the name of a split: those of `shard_split` with this `image/holdout`; None: all."""
+
+    shard_split: str
+    holdout: int | None
+
+
+def select_records(manifest, split):
+    """Returns the `Selection` that `split` stands for.
+
+    "train" leaves out the images that are held out, "holdout" is those, "train+holdout" is the whole split on
+    disk. A data set with a validation split holds nothing out: there "train" is whole and "holdout" is the
+    validation split. Any other name is that of a split on disk.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if manifest.holdout is not None:
+        kept = manifest.holdout.split
+        named = {
+            "train": Selection(kept, 0),
+            "holdout": Selection(kept, 1),
+            "train+holdout": Selection(kept, None),
+        }
+    else:
+        named = {
+            "train": Selection("train", None),
+            "holdout": Selection("validation", None),
+            "train+holdout": Selection("train", None),
+        }
+    names = {name: selection for name, selection in named.items() if selection.shard_split in manifest.splits}
+    names |= {name: Selection(name, None) for name in manifest.splits if name not in names}
+    if split not in names:
+        raise UserError(
+            f"the data set {manifest.name!r} has no split {split!r}{nearest(split, names)}: "
+            f"expected one of {', '.join(names)}"
+        )
+    return names[split]
+
+
+def load_labels(dataset_dir, split):
+    """Returns the `Labels` of `split`, a name as `select_records` knows them.
+
+    Raises:
+        UserError: the data set is not built, or has no such split.
+    """
+    num_labels = LabelVocabulary.load(dataset_dir).size
+    keys = ("image/source_id", "image/class/label", "image/class/ignored")
+    image_ids, positive, unknown = [], [], []
+    for record in _read_records(dataset_dir, split, keys).prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+        image_ids.append(record["image/source_id"].decode("utf-8", "surrogateescape"))
+        positive.append(record["image/class/label"])
+        unknown.append(record["image/class/ignored"])
+    labels = _mark_rows(positive, num_labels)
+    known = 1 - _mark_rows(unknown, num_labels)
+    return Labels(image_ids, labels & known, known)
+
+
+def image_batches(dataset_dir, split, image_size, batch_size):
+    """Returns the pictures of `split`, once, in the order of `load_labels`.
+
+    Args:
+        image_size: side of the squares, px: the short side is resized to it, the centre is cut out.
+
+    Returns:
+        A `tf.data.Dataset` of {"image": <uint8>[batch, image_size, image_size, 3] upright RGB, "image_id":
+        <string>[batch]}; the last batch may be smaller.
+
+    Raises:
+        UserError: the data set is not built, or has no such split.
+    """
+
+    def read(record):
+        image = decode_square(record["image/encoded"], record["image/orientation"], image_size)
+        return {"image": image, "image_id": record["image/source_id"]}
+
+    keys = ("image/encoded", "image/orientation", "image/source_id")
+    images = _read_records(dataset_dir, split, keys).map(read, tf.data.AUTOTUNE, deterministic=True)
+    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+class RecordReader:
+    """Reads records of a split at random: places in the order of `load_labels` -> serialised records."""
+
+    def __init__(self, dataset_dir, split):
+        manifest = Manifest.load(dataset_dir)
+        selection = select_records(manifest, split)
+        paths = manifest.shard_paths(dataset_dir, selection.shard_split)
+        self._files = [np.memmap(path, np.uint8, "r") for path in paths]
+        self._places = [
+            place for number, file in enumerate(self._files) for place in _find_records(number, file)
+        ]
+        if selection.holdout is not None:
+            flags = _read_records(dataset_dir, split="train+holdout", keys=("image/holdout",))
+            flags = [record["image/holdout"] for record in flags.as_numpy_iterator()]
+            kept = np.equal(flags, selection.holdout)
+            self._places = [place for place, keep in zip(self._places, kept, strict=True) if keep]
+
+    def __len__(self):
+        return len(self._places)
+
+    def __call__(self, rows):
+        return np.array([self._read(*self._places[row]) for row in rows], object)
+
+    def _read(self, number, start, stop):
+        return self._files[number][start:stop].tobytes()
+
+
+def _find_records(number, file):
+    """Yields (number, start, stop) of each record of a shard: 8 bytes of length, 4 of CRC, data, 4 of CRC."""
+    position = 0
+    while position < len(file):
+        length = int.from_bytes(file[position : position + 8].tobytes(), "little")
+        yield number, position + 12, position + 12 + length
+        position += 16 + length
+
+
+def _read_records(dataset_dir, split, keys):
+    """A dataset of the parsed records of `split`, in the order on disk."""
+    manifest = Manifest.load(dataset_dir)
+    selection = select_records(manifest, split)
+    records = tf.data.TFRecordDataset(manifest.shard_paths(Path(dataset_dir), selection.shard_split))
+    records = records.map(
+        lambda record: parse(record, {*keys, "image/holdout"}), tf.data.AUTOTUNE, deterministic=True
+    )
+    if selection.holdout is not None:
+        records = records.filter(lambda record: record["image/holdout"] == selection.holdout)
+    return records
+
+
+def decode_square(encoded, orientation, image_size):
+    return to_uint8(resize_and_crop(decode_image(encoded, orientation), image_size))
+
+
+def to_uint8(image):
+    return tf.cast(tf.round(image), tf.uint8)
+
+
+def _mark_rows(ids, num_labels):
+    """<uint8>[rows, labels] with 1 at the `ids` of each row."""
+    marks = np.zeros([len(ids), num_labels], np.uint8)
+    for row, columns in enumerate(ids):
+        marks[row, columns] = 1
+    return marks
