@@ -151,7 +151,8 @@ def _load_imagenet(layer: Backbone) -> None:
     _, make, *_ = _find_application(layer.backbone)
     top = layer.feature_layer != POOLED
     try:
-        trained = make(weights="imagenet", include_top=top, **({} if top else {"input_shape": _shape(layer)}))
+        shape = {} if top else {"input_shape": _shape(layer)}
+        trained = make(weights="imagenet", include_top=top, **shape)
     except Exception as error:
         cache = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
         raise UserError(
@@ -265,15 +266,13 @@ def _make_application(make, name: str, feature_layer: str, image_size: int) -> k
 
 
 def _make_compact(size: int) -> keras.Model:
-    """Blocks of 3 x 3 convolutions; mean and maximum over the last map, so that small things count."""
+    """Strided 3 x 3 convolutions; mean and maximum over the last map, so that small things count."""
     if size < 32:
         raise UserError(f"image size {size}: the compact backbone needs 32 pixels a side or more")
     images = keras.Input((size, size, 3))
     x = images
-    for block, (filters, stride) in enumerate(((24, 2), (32, 2), (64, 2), (128, 1))):
-        x = keras.layers.Conv2D(
-            filters, 3, strides=stride, padding="same", use_bias=False, name=f"conv{block}"
-        )(x)
+    for block, filters in enumerate((16, 32, 64, 128)):
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"conv{block}")(x)
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{block}")(x)
         x = keras.layers.ReLU(name=f"relu{block}")(x)
     mean = keras.layers.GlobalAveragePooling2D(name="mean")(x)

@@ -1,0 +1,109 @@
+"""A run folder and its history enter; the callbacks of one `fit` leave, ready to go on where it stopped.
+
+What a callback keeps between epochs is told again from `history.csv` when a run is resumed, so that a
+resumed run ends as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import keras
+
+MONITOR = "val_nll"
+"""What selects the checkpoint: the mean over the hold-out of -log P(path)."""
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Stops after `patience` epochs without a better value, those before a resumption counted too.
+
+    Args:
+        patience: epochs; 0 never stops.
+        history: `MONITOR` of each finished epoch, in order.
+    """
+
+    def __init__(self, patience: int, history: list[float]):
+        super().__init__()
+        self.patience = patience
+        self.history = list(history)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append(float((logs or {})[MONITOR]))
+        if _is_out_of_patience(self.history, self.patience):
+            self.model.stop_training = True
+
+
+def make_callbacks(run_dir: Path, patience: int, progress: keras.callbacks.Callback | None = None) -> list:
+    """The callbacks of one run, in the order in which they have to act.
+
+    The backup comes last: what it says is finished, the others have written.
+    """
+    history = [float(row[MONITOR]) for row in read_history(run_dir)]
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        str(best_weights_path(run_dir)),
+        monitor=MONITOR,
+        mode="min",
+        save_best_only=True,
+        save_weights_only=True,
+        initial_value_threshold=min(history, default=None),
+    )
+    callbacks = [
+        keras.callbacks.TerminateOnNaN(),
+        checkpoint,
+        EarlyStopping(patience, history),
+        keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=True),
+        keras.callbacks.TensorBoard(str(run_dir), write_graph=False),
+        keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False),
+    ]
+    return callbacks if progress is None else [progress, *callbacks]
+
+
+def is_over(run_dir: Path, epochs: int, patience: int) -> bool:
+    """Whether a run has trained all its epochs, or stopped early: what is left is to evaluate it."""
+    history = [float(row[MONITOR]) for row in read_history(run_dir)]
+    return len(history) >= epochs or _is_out_of_patience(history, patience)
+
+
+def best_weights_path(run_dir: Path) -> Path:
+    """The weights with the best `MONITOR` so far, of what `fit` trains."""
+    return run_dir / "checkpoints" / "best.weights.h5"
+
+
+def finished_epochs(run_dir: Path) -> int:
+    """The epochs that the backup of a run covers."""
+    path = run_dir / "backup" / "training_metadata.json"
+    if not path.is_file():
+        return 0
+    return json.loads(path.read_text(encoding="utf-8"))["epoch"]
+
+
+def read_history(run_dir: Path) -> list[dict[str, str]]:
+    """The rows of `history.csv`, one an epoch; none before the first."""
+    path = run_dir / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def drop_unfinished(run_dir: Path) -> None:
+    """Cuts `history.csv` back to the epochs that the backup covers: the others will run again."""
+    rows, finished = read_history(run_dir), finished_epochs(run_dir)
+    if len(rows) <= finished:
+        return
+    path = run_dir / "history.csv"
+    if not finished:
+        path.unlink()
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows[:finished])
+
+
+def _is_out_of_patience(history: list[float], patience: int) -> bool:
+    if not patience or not history:
+        return False
+    return len(history) - 1 - history.index(min(history)) >= patience

@@ -1,0 +1,128 @@
+"""A model and a split of records enter; predictions and the measures of the paper's tables leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
+from cnnrnn_tf.data.datasets import image_batches, load_labels
+from cnnrnn_tf.data.features import feature_fingerprint, load_or_extract
+from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions
+from cnnrnn_tf.model.beam_search import rank_labels
+from tfrecords.errors import UserError
+from tfrecords.manifest import Manifest
+from tfrecords.vocabulary import LabelVocabulary
+
+if TYPE_CHECKING:
+    from cnnrnn_tf.model.cnn_rnn import CNNRNN
+    from cnnrnn_tf.training.runs import Run
+
+EXTRACTION_BATCH = 32
+
+
+def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> dict:
+    """Measures a finished run on a split of the records that it was trained on.
+
+    Thresholds, where a protocol leaves them open, are fitted on the hold-out.
+
+    Raises:
+        UserError: the records are gone or hold another vocabulary; no such split or protocol.
+    """
+    dataset_dir = run.config.data.data_dir / run.config.data.dataset
+    return evaluate_model(run.model, dataset_dir, run.config, split, protocol)[0]
+
+
+def evaluate_model(
+    model: CNNRNN,
+    dataset_dir: Path,
+    config: ExperimentConfig,
+    split: str = "test",
+    protocol: str | None = None,
+) -> tuple[dict, Predictions]:
+    """The measures of a split, and the predictions they come from."""
+    manifest = Manifest.load(dataset_dir)
+    vocabulary = load_vocabulary(dataset_dir, model)
+    name = protocol or config.evaluation.protocol
+    protocols = choose_protocols(config.data.dataset, None if name == "default" else name)
+    test = predict_split(model, dataset_dir, split, config.decoding)
+    holdout = None if split == "holdout" else predict_split(model, dataset_dir, "holdout", config.decoding)
+    references = manifest.reference_rows if split == "test" else ()
+    return evaluate_predictions(test, holdout, protocols, vocabulary, split, references), test
+
+
+def predict_split(model: CNNRNN, dataset_dir: Path, split: str, decoding: DecodingConfig) -> Predictions:
+    """The best path and the label scores of every image of a split, beside its truth."""
+    labels = load_labels(dataset_dir, split)
+    decode = _make_decoder(model, decoding)
+    batches = _feature_batches(model, dataset_dir, split)
+    found = [[part.numpy() for part in decode(features)] for features in batches]
+    paths, lengths, log_probs, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Predictions(labels.image_ids, labels.labels, labels.known, paths, lengths, log_probs, scores)
+
+
+def cached_features(model: CNNRNN, dataset_dir: Path, split: str) -> np.ndarray:
+    """The features of a frozen backbone, `<float32>[images, features]`, extracted once for these weights."""
+    fingerprint = feature_fingerprint(
+        Manifest.load(dataset_dir).fingerprint,
+        {**model.backbone.get_config(), "policy": keras.config.dtype_policy().name},
+        [weight.numpy() for weight in model.backbone.weights],
+    )
+    return load_or_extract(
+        dataset_dir,
+        split,
+        fingerprint,
+        tf.function(model.extract_features, reduce_retracing=True),
+        model.image_size,
+        batch_size=EXTRACTION_BATCH,
+    )
+
+
+def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
+    """The vocabulary of a data set, checked against a model's.
+
+    Raises:
+        UserError: they differ, so an id would mean another label.
+    """
+    vocabulary = LabelVocabulary.load(dataset_dir)
+    if vocabulary.fingerprint != model.vocabulary_fingerprint:
+        raise UserError(
+            f"{dataset_dir}: its labels or their counts are not those that the model was trained with; the "
+            "data set was built again or changed. Train again, or build it as it was"
+        )
+    return vocabulary
+
+
+def _feature_batches(model: CNNRNN, dataset_dir: Path, split: str) -> Iterator[np.ndarray]:
+    if model.backbone.trainable:  # its weights belong to this run alone: nothing to share
+        extract = tf.function(model.extract_features, reduce_retracing=True)
+        for batch in image_batches(dataset_dir, split, model.image_size, EXTRACTION_BATCH):
+            yield extract(batch["image"])
+        return
+    features = cached_features(model, dataset_dir, split)
+    for start in range(0, len(features), EXTRACTION_BATCH):
+        yield features[start : start + EXTRACTION_BATCH]
+
+
+def _make_decoder(model: CNNRNN, decoding: DecodingConfig):
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, model.backbone.feature_size], tf.float32)],
+    )
+    def decode(features):
+        found = model.decode(
+            features,
+            beam_size=decoding.beam_size,
+            min_length=decoding.min_length,
+            max_length=decoding.max_length or None,
+            renormalise=decoding.renormalise,
+            length_penalty=decoding.length_penalty,
+        )
+        return found.tokens[:, 0], found.lengths[:, 0], found.log_probs[:, 0], rank_labels(found)
+
+    return decode

@@ -1,0 +1,331 @@
+"""An `ExperimentConfig` enters; a run folder leaves: trained model, measures, figures and a servable export.
+
+The chapters of one experiment, in order: records, model, features, fit, evaluation, figures, export.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.data import datasets
+from cnnrnn_tf.data.sequences import longest_path
+from cnnrnn_tf.evaluation.report import render, save_metrics, save_per_label
+from cnnrnn_tf.model.backbones import COMPACT, load_backbone_weights
+from cnnrnn_tf.model.cnn_rnn import CNNRNN
+from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
+from cnnrnn_tf.serving.export import export
+from cnnrnn_tf.training import runs
+from cnnrnn_tf.training.callbacks import (
+    best_weights_path,
+    drop_unfinished,
+    finished_epochs,
+    is_over,
+    make_callbacks,
+    read_history,
+)
+from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
+from cnnrnn_tf.training.evaluate import cached_features, evaluate_model
+from cnnrnn_tf.training.optimizer import make_optimizer
+from cnnrnn_tf.viz.figures import save_grid, save_history
+from tfrecords import vocabulary
+from tfrecords.errors import UserError
+from tfrecords.manifest import Manifest
+from tfrecords.vocabulary import LabelVocabulary
+
+_LOGGER = logging.getLogger("cnnrnn_tf")
+_GRID_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The training data of one run."""
+
+    folder: Path
+    manifest: Manifest
+    vocabulary: LabelVocabulary
+    train: datasets.Labels
+    holdout: datasets.Labels
+
+    @property
+    def max_path_length(self) -> int:
+        """The most labels on one image to learn from or to select by; at least 1."""
+        return max(longest_path(self.train.labels), longest_path(self.holdout.labels), 1)
+
+
+def train(config: ExperimentConfig, runs_dir: Path, run_name: str = "", now: datetime | None = None) -> Path:
+    """Runs one experiment from records to export.
+
+    Args:
+        config: all settings.
+        runs_dir: where the run folder `<dataset>/<time>` is made.
+        run_name: the folder's name in place of the time.
+        now: the time; this moment by default.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: settings, records or weights that do not go together; nothing half-made is left behind.
+    """
+    records = _read_records(config)
+    set_up(config.training.seed, config.training.deterministic, config.training.precision)
+    strategy = make_strategy()
+    check_batch_size(config.training.batch_size, len(records.train.image_ids), strategy)
+    model = _make_model(config, records, strategy)
+    run_dir = runs.create_run_folder(runs_dir, config.data.dataset, run_name, now or datetime.now())
+    config.save(run_dir / runs.CONFIG_FILE)
+    records.vocabulary.save(run_dir / vocabulary.FILE_NAME)
+    runs.save_json(run_dir / "environment.json", runs.describe_environment())
+    return _finish(config, records, model, strategy, run_dir)
+
+
+def resume(run_dir: Path) -> Path:
+    """Goes on with an interrupted run, from its last finished epoch, with its own settings.
+
+    Raises:
+        UserError: no run there, a finished one, or its records have changed.
+    """
+    config = runs.load_config(run_dir)
+    if (run_dir / "metrics.json").is_file():
+        raise UserError(f"{run_dir}: this run is finished; evaluate it with `cnnrnn evaluate {run_dir}`")
+    records = _read_records(config)
+    if LabelVocabulary.load(run_dir).fingerprint != records.vocabulary.fingerprint:
+        raise UserError(
+            f"{run_dir}: the labels of {records.folder} have changed since this run began; start a new one "
+            f"with `python train.py --config {run_dir / runs.CONFIG_FILE}`"
+        )
+    set_up(config.training.seed, config.training.deterministic, config.training.precision)
+    strategy = make_strategy()
+    model = _make_model(config, records, strategy)
+    drop_unfinished(run_dir)
+    return _finish(config, records, model, strategy, run_dir)
+
+
+def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path) -> Path:
+    with _logging_to(run_dir / "train.log"):
+        _LOGGER.info("run folder: %s", run_dir)
+        _LOGGER.info("%s", records.manifest.summary())
+        try:
+            _fit(config, records, model, strategy, run_dir)
+        except KeyboardInterrupt:
+            _LOGGER.info(
+                "stopped; %d finished epochs are saved. Go on with: python train.py --resume %s",
+                finished_epochs(run_dir),
+                run_dir,
+            )
+            raise
+        model.save(run_dir / runs.MODEL_FILE)
+        metrics = _evaluate(config, records, model, run_dir)
+        export(model, records.vocabulary, config.decoding, run_dir / "export")
+        save_metrics(metrics, run_dir / "metrics.json")  # from here on the run is finished
+        shutil.rmtree(run_dir / "backup", ignore_errors=True)
+        best_weights_path(run_dir).unlink(missing_ok=True)
+        _print_results(metrics, run_dir)
+    return run_dir
+
+
+def _read_records(config: ExperimentConfig) -> _Records:
+    folder = config.data.data_dir / config.data.dataset
+    if config.data.dataset == "demo" and not folder.exists():
+        _build_demo(config.data.data_dir)
+    manifest = Manifest.load(folder)
+    manifest.split("test")
+    train, holdout = (datasets.load_labels(folder, split) for split in ("train", "holdout"))
+    for name, labels in (("train", train), ("holdout", holdout)):
+        if not labels.image_ids:
+            raise UserError(f"{folder}: no image is left in {name}; build the data set with more images")
+    return _Records(folder, manifest, LabelVocabulary.load(folder), train, holdout)
+
+
+def _build_demo(data_dir: Path) -> None:
+    from tfrecords.build import build
+    from tfrecords.sources import make_source
+
+    print("drawing the demo data set (once)", flush=True)
+    build(make_source("demo"), "demo", data_dir)
+
+
+def _make_model(config: ExperimentConfig, records: _Records, strategy) -> CNNRNN:
+    settings = config.model
+    with strategy.scope():
+        model = CNNRNN(
+            records.vocabulary.size,
+            records.max_path_length,
+            backbone=settings.backbone,
+            feature_layer=None if settings.feature_layer == "default" else settings.feature_layer,
+            image_size=settings.image_size or None,
+            trainable_from=None if settings.fine_tune_from == "none" else settings.fine_tune_from,
+            cell=settings.cell,
+            cell_units=settings.cell_units,
+            embedding_dim=settings.embedding_dim,
+            dropout=settings.dropout,
+            tie_embeddings=settings.tie_embeddings,
+            standardise_features=settings.standardise_features,
+            label_order=config.data.label_order,
+            label_order_seed=config.training.seed,
+            vocabulary_fingerprint=records.vocabulary.fingerprint,
+            name="cnn_rnn",
+        )
+        if settings.standardise_features and model.backbone.trainable:
+            raise UserError(
+                "--standardise-features needs a frozen CNN: the features of one that is trained keep moving"
+            )
+        load_backbone_weights(model.backbone, settings.backbone_weights)
+        model.build()
+    return model
+
+
+def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path) -> None:
+    """Trains the model, or the decoder alone where the CNN is frozen; ends with the best weights in place."""
+    settings = config.training
+    num_images = len(records.train.image_ids)
+    options = {
+        "batch_size": check_batch_size(settings.batch_size, num_images, strategy),
+        "num_steps": records.max_path_length + 1,
+        "label_order": config.data.label_order,
+        "seed": settings.seed,
+    }
+    start_epoch = finished_epochs(run_dir)
+    if model.backbone.trainable:
+        trained = model
+        crop = settings.crop and config.model.backbone != COMPACT
+        train_batches = datasets.image_training_batches(
+            records.folder,
+            "train",
+            model.image_size,
+            records.train.labels,
+            start_epoch=start_epoch,
+            flip=settings.flip or crop,
+            crop=crop,
+            **options,
+        )
+        holdout_batches = datasets.image_validation_batches(
+            records.folder, "holdout", model.image_size, records.holdout.labels, **options
+        )
+    else:
+        trained = model.decoder
+        features = cached_features(model, records.folder, "train")
+        if config.model.standardise_features:
+            trained.adapt_features(np.asarray(features))
+        train_batches = datasets.feature_training_batches(
+            features, records.train.labels, start_epoch=start_epoch, **options
+        )
+        holdout_batches = datasets.feature_validation_batches(
+            cached_features(model, records.folder, "holdout"), records.holdout.labels, **options
+        )
+    steps = datasets.count_steps(num_images, options["batch_size"])
+    with strategy.scope():
+        if not settings.decoupled_weight_decay:
+            add_weight_decay(trained, settings.weight_decay)
+        trained.compile(
+            make_optimizer(settings, steps, _slow_paths(model)),
+            loss=PathNegativeLogLikelihood(),
+            metrics=[PathNLL()],
+        )
+    num_weights = sum(int(np.prod(weight.shape)) for weight in trained.trainable_weights)
+    _LOGGER.info("training %s weights on %s images", f"{num_weights:,}", f"{num_images:,}")
+    if not is_over(run_dir, settings.epochs, settings.patience):
+        trained.fit(
+            train_batches,
+            validation_data=holdout_batches,
+            epochs=settings.epochs,
+            initial_epoch=start_epoch,
+            steps_per_epoch=steps,
+            callbacks=make_callbacks(run_dir, settings.patience),
+            shuffle=False,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    _keep_best(trained, run_dir)
+
+
+def _slow_paths(model: CNNRNN) -> list[str]:
+    """The weights that learn at the CNN's own rate: those of a CNN that is fine-tuned."""
+    if model.trainable_from is None:
+        return []
+    return [variable.path for variable in model.backbone.trainable_variables]
+
+
+def _keep_best(trained: keras.Model, run_dir: Path) -> None:
+    history = read_history(run_dir)
+    path = best_weights_path(run_dir)
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir}: the loss was never a number, so there is no model; try a lower --learning-rate or a "
+            "lower --clip-norm"
+        )
+    trained.load_weights(path)
+    values = [float(row["val_nll"]) for row in history]
+    best = int(np.nanargmin(values))
+    _LOGGER.info(
+        "%d epochs; epoch %d is kept: %.3f nats a path on the hold-out",
+        len(values),
+        best + 1,
+        values[best],
+    )
+
+
+def _evaluate(config: ExperimentConfig, records: _Records, model: CNNRNN, run_dir: Path) -> dict:
+    """Reads the test split, once; saves tables and figures."""
+    metrics, predictions = evaluate_model(model, records.folder, config)
+    save_per_label(run_dir / "per_label.csv", predictions, records.vocabulary)
+    save_history(run_dir / "figures" / "history.png", read_history(run_dir))
+    _save_test_grid(records, model, predictions, run_dir / "figures" / "test_images.png")
+    return metrics
+
+
+def _save_test_grid(records: _Records, model: CNNRNN, predictions, path: Path) -> None:
+    batches = datasets.image_batches(records.folder, "test", model.image_size, _GRID_IMAGES)
+    pictures = next(iter(batches.take(1)))["image"].numpy()
+    names = records.vocabulary.names
+    tags, truth = [], []
+    for row in range(len(pictures)):
+        ids = predictions.paths[row, : predictions.path_lengths[row]]
+        tags.append([(names[i], float(predictions.scores[row, i])) for i in ids])
+        truth.append([names[i] for i in np.flatnonzero(predictions.labels[row])])
+    save_grid(path, list(pictures), tags, truth=truth)
+
+
+def _print_results(metrics: dict, run_dir: Path) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(render(metrics))
+    with (run_dir / "train.log").open("a", encoding="utf-8") as file:
+        Console(file=file, width=100).print(render(metrics))
+    figure = run_dir / "figures" / "test_images.png"
+    print(f"\ntest images, tagged:  {figure}")
+    print("next:")
+    for line in (
+        "tensorboard --logdir runs",
+        f"cnnrnn predict {run_dir} IMAGE...",
+        f"cnnrnn check {run_dir / 'export'}",
+        f"cnnrnn evaluate {run_dir}",
+    ):
+        print(f"  {line}")
+
+
+class _logging_to:
+    """Sends what is logged inside to the screen, as it is, and to a file, with the time."""
+
+    def __init__(self, path: Path):
+        self._handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")]
+        self._handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    def __enter__(self) -> None:
+        _LOGGER.setLevel(logging.INFO)
+        for handler in self._handlers:
+            _LOGGER.addHandler(handler)
+
+    def __exit__(self, *error) -> None:
+        for handler in self._handlers:
+            _LOGGER.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,143 @@
+"""A data set's name and a time enter; the folder of a run leaves, new or found again.
+
+runs/<dataset>/<time>/   config.json  vocabulary.json  environment.json  train.log  history.csv  metrics.json
+                         checkpoints/  train/  validation/  figures/  export/1/
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnrnn_tf.config import ExperimentConfig
+from tfrecords.errors import UserError
+from tfrecords.vocabulary import LabelVocabulary
+
+if TYPE_CHECKING:
+    from cnnrnn_tf.model.cnn_rnn import CNNRNN
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "checkpoints/best.keras"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, loaded."""
+
+    path: Path
+    config: ExperimentConfig
+    vocabulary: LabelVocabulary
+    model: CNNRNN
+
+
+def create_run_folder(runs_dir: Path, dataset: str, name: str, now: datetime) -> Path:
+    """A new folder `runs_dir/dataset/name`; without a name, named by the time.
+
+    Raises:
+        UserError: a run of that name exists; none is ever overwritten.
+    """
+    path = runs_dir / dataset / (name or now.strftime("%Y-%m-%d-%H%M%S"))
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{path} exists, and a run is never overwritten: choose another --run-name, or go on with "
+            f"`python train.py --resume {path}`"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be created ({error.strerror}); choose another --runs-dir") from None
+    for folder in ("checkpoints", "figures"):
+        (path / folder).mkdir()
+    return path
+
+
+def load_config(run_dir: str | Path) -> ExperimentConfig:
+    """The configuration of a run.
+
+    Raises:
+        UserError: there is no run in that folder.
+    """
+    path = Path(run_dir) / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir}: no {CONFIG_FILE} there; expected the folder of a run, such as "
+            "runs/demo/2026-01-31-120000"
+        )
+    return ExperimentConfig.load(path)
+
+
+def load_run(run_dir: str | Path) -> Run:
+    """A finished run: its configuration, its vocabulary and its best model.
+
+    Raises:
+        UserError: no run, an unfinished one, or a checkpoint of another vocabulary.
+    """
+    run_dir = Path(run_dir)
+    config = load_config(run_dir)
+    vocabulary = LabelVocabulary.load(run_dir)
+    path = run_dir / MODEL_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir}: the run is not finished; finish it with `python train.py --resume {run_dir}`"
+        )
+    return Run(run_dir, config, vocabulary, load_model(path, vocabulary))
+
+
+def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
+    """The model of a checkpoint, its vocabulary checked.
+
+    Raises:
+        UserError: the file is no checkpoint of this project, or one of another vocabulary.
+    """
+    import keras
+
+    from cnnrnn_tf.model.cnn_rnn import CNNRNN
+
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read as a checkpoint ({_first_line(error)})") from None
+    if not isinstance(model, CNNRNN):
+        raise UserError(f"{path}: holds a {type(model).__name__}; expected a checkpoint that train.py wrote")
+    if model.vocabulary_fingerprint != vocabulary.fingerprint:
+        raise UserError(
+            f"{path}: was trained with another vocabulary ({model.vocabulary_fingerprint[:12]}, this one is "
+            f"{vocabulary.fingerprint[:12]}): an id would mean another label; train again on these records"
+        )
+    return model
+
+
+def describe_environment() -> dict:
+    """Versions and devices, for environment.json; nothing that names the machine or its user."""
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in ("cnnrnn-tf", "tensorflow", "keras", "numpy")},
+        "devices": [device.device_type for device in tf.config.list_physical_devices()],
+    }
+
+
+def save_json(path: Path, content) -> None:
+    """Writes indented JSON."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,93 @@
+"""Trains a tagger: a built data set enters; a run folder with tables, TensorBoard and an export leaves.
+
+    python train.py --dataset demo          draws its data, trains a minute or two, prints the paper's table
+    python train.py --dataset nuswide81     the paper's model on the paper's data
+    python train.py --resume runs/demo/...  goes on with an interrupted run
+
+The records come from `python -m tfrecords build`; only the demo's are made on the spot.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
+from tfrecords.cli import parse, run_main
+from tfrecords.errors import UserError
+from tfrecords.manifest import Manifest
+
+PROG = "python train.py"
+
+
+@dataclass
+class Train:
+    """Train, evaluate and export one tagger.
+
+    Every setting has a flag. The later is the stronger: defaults, the data set's preset, --config, flags.
+    """
+
+    config: Path | None = None
+    """JSON file of settings, such as the config.json of another run."""
+    runs_dir: Path = Path("runs")
+    """Where run folders go."""
+    run_name: str = ""
+    """Name of the run folder; the time by default."""
+    resume: Path | None = None
+    """Folder of an interrupted run to go on with, with its own settings."""
+    experiment: Annotated[ExperimentConfig, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=ExperimentConfig
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit status: 0, or 2 after a mistake, told in one line."""
+    return run_main(lambda: _run(list(sys.argv[1:] if args is None else args)))
+
+
+def _run(args: list[str]) -> None:
+    default = Train(experiment=_find_defaults(args))
+    options = parse(Train, args, prog=PROG, default=default, config=(tyro.conf.DisallowNone,))
+    if options.resume is not None and len(args) > (1 if args[0].startswith("--resume=") else 2):
+        raise UserError("--resume goes on with the run's own settings: give no other flag beside it")
+    data = options.experiment.data
+    if options.resume is None and data.dataset != "demo":
+        Manifest.load(data.data_dir / data.dataset)  # a data set that is not built: say so at once
+    from tfrecords.quiet import silence_native_stderr
+
+    with silence_native_stderr():
+        from cnnrnn_tf.training import run
+    if options.resume is not None:
+        run.resume(options.resume)
+    else:
+        run.train(options.experiment, options.runs_dir, options.run_name)
+
+
+def _find_defaults(args: list[str]) -> ExperimentConfig:
+    """What the flags change: the data set's preset and the config file, which have to be known first."""
+    config_file = _find_value(args, "--config")
+    settings = read_settings(config_file) if config_file else {}
+    from_file = settings.get("data", {})
+    dataset = _find_value(args, "--dataset") or (
+        from_file.get("dataset") if isinstance(from_file, dict) else None
+    )
+    config = ExperimentConfig()
+    config = config.updated(preset(dataset or config.data.dataset), where="preset")
+    return config.updated(settings, where=config_file or "")
+
+
+def _find_value(args: list[str], flag: str) -> str | None:
+    for position, word in enumerate(args):
+        if word == flag and position + 1 < len(args):
+            return args[position + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
