@@ -156,8 +156,8 @@ def _load_imagenet(layer: Backbone) -> None:
     except Exception as error:
         cache = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
         raise UserError(
-            f"the ImageNet weights of {layer.backbone} could not be had ({_first_line(error)}): fetch that file "
-            f"where there is a network and put it into {cache}, or pass --backbone-weights PATH, or "
+            f"the ImageNet weights of {layer.backbone} could not be had ({_first_line(error)}): fetch that "
+            f"file where there is a network and put it into {cache}, or pass --backbone-weights PATH, or "
             "--backbone-weights none for random ones"
         ) from None
     _copy_weights(trained, layer)
