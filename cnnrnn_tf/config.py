@@ -73,6 +73,8 @@ class TrainingConfig:
     """Of the CNN's layers, where they are fine-tuned; the compact CNN learns at the rate of the rest."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """Cosine lets the rate fall to zero over the epochs."""
+    warmup_epochs: int = 0
+    """Epochs over which the rate first rises from 0: RMSprop's first steps are its longest."""
     momentum: float = 0.9
     """Of RMSprop."""
     rho: float = 0.99
@@ -258,6 +260,7 @@ def _check_ranges(config: ExperimentConfig) -> None:
         ("dropout", model.dropout, 0, 0.999),
         ("epochs", training.epochs, 1, math.inf),
         ("batch_size", training.batch_size, 1, math.inf),
+        ("warmup_epochs", training.warmup_epochs, 0, math.inf),
         ("momentum", training.momentum, 0, 0.999),
         ("rho", training.rho, 0, 0.9999),
         ("clip_norm", training.clip_norm, 0, math.inf),

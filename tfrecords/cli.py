@@ -10,10 +10,12 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tfrecords.errors import UserError, nearest
@@ -28,7 +30,10 @@ def run_main(run: Callable[[], int | None]) -> int:
     """Calls `run` and returns the exit status, for `sys.exit(run_main(...))`.
 
     0 or what `run` returned; 2 and one line `error: ...` on stderr after a UserError; 130 after Ctrl-C.
+    TensorFlow, if `run` imports it, logs nothing of its own unless TF_CPP_MIN_LOG_LEVEL says otherwise: its
+    lines would stand between those of a table and break up progress bars.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return run() or 0
     except UserError as error:
@@ -40,6 +45,19 @@ def run_main(run: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader of `... | head` has left; Python must not flush to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_MISTAKE
+
+
+def find_command(name: str) -> str:
+    """What to type for `name` (`python`, `cnnrnn`, `tensorboard`) so that it runs in this environment.
+
+    The bare name where the shell finds this environment's program by it, else the program's path.
+    """
+    program = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if not program.is_file() or (found is not None and os.path.samefile(found, program)):
+        return name
+    relative = os.path.relpath(program)
+    return str(program) if relative.startswith(os.pardir) else relative
 
 
 def parse(

@@ -10,7 +10,6 @@ No module of this package imports TensorFlow before a command runs, so that `--h
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -39,7 +38,6 @@ def _run(args: Sequence[str] | None) -> int | None:
         description="Trained models tag photographs, are measured, and leave for TensorFlow Serving.",
         config=(tyro.conf.DisallowNone,),
     )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its warnings would break up one-line answers
     return command.run()
 
 

@@ -39,10 +39,7 @@ class Evaluate:
 
         with silence_native_stderr():
             import tensorflow  # noqa: F401
-        from rich.console import Console
-
-        from cnnrnn_tf.evaluation.report import save_metrics
-        from cnnrnn_tf.evaluation.report_tables import WIDTH, render
+        from cnnrnn_tf.evaluation.report import print_report, save_metrics
         from cnnrnn_tf.training.evaluate import evaluate_run
         from cnnrnn_tf.training.runs import load_run
 
@@ -50,5 +47,5 @@ class Evaluate:
         metrics = evaluate_run(run, self.split, self.protocol)
         file = run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
         save_metrics(metrics, file)
-        Console(highlight=False, width=max(WIDTH, Console().width)).print(render(metrics))
+        print_report(metrics)
         print(f"\nall measures: {file}")

@@ -113,6 +113,17 @@ def image_batches(dataset_dir, split, image_size, batch_size):
     return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
+def read_files(dataset_dir, split, count):
+    """Yields (format, encoded) of the first `count` images of `split`: "jpeg", and the owners' own bytes.
+
+    Raises:
+        UserError: the data set is not built, or has no such split.
+    """
+    records = _read_records(dataset_dir, split, ("image/format", "image/encoded"))
+    for record in records.take(count).as_numpy_iterator():
+        yield record["image/format"].decode(), record["image/encoded"]
+
+
 class RecordReader:
     """Reads records of a split at random: places in the order of `load_labels` -> serialised records."""
 

@@ -32,7 +32,7 @@ from cnnrnn_tf.evaluation.metrics import (
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocols import Protocol, with_companions
 from cnnrnn_tf.evaluation.report_notes import RANKING_RULE, explain
-from cnnrnn_tf.evaluation.report_tables import render
+from cnnrnn_tf.evaluation.report_tables import print_report, render
 from tfrecords.errors import UserError, nearest
 from tfrecords.vocabulary import LabelVocabulary
 
@@ -41,6 +41,7 @@ __all__ = [
     "choose_protocols",
     "evaluate_predictions",
     "find_row",
+    "print_report",
     "render",
     "save_metrics",
     "save_per_label",

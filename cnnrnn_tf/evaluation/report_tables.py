@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +23,12 @@ class _Column(NamedTuple):
     header: str
     key: str  # of a row or of the ranking
     mark: str  # what a convention calls it
+
+
+def print_report(metrics: Mapping[str, Any], file: IO[str] | None = None) -> None:
+    """Prints `render` to the terminal or to `file`, wide enough for every column."""
+    terminal = Console(highlight=False, file=file)
+    Console(highlight=False, file=file, width=max(WIDTH, terminal.width)).print(render(metrics))
 
 
 def render(metrics: Mapping[str, Any]) -> RenderableType:

@@ -135,6 +135,8 @@ class LabelDecoder(keras.Model):
     def embed(self, tokens):
         """U_l e_k: tokens <int>[...], START among them -> <float>[..., embedding]."""
         table = ops.concatenate([self.label_embeddings, self.start_embedding], axis=0)
+        # Keras builds a model under several replicas from the mean of their batches, which is of floats.
+        tokens = ops.cast(tokens, "int32")
         return ops.cast(ops.take(table, tokens, axis=0), self.compute_dtype)
 
     def initial_state(self):

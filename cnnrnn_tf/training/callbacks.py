@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import keras
+import numpy as np
 
 MONITOR = "val_nll"
 """What selects the checkpoint: the mean over the hold-out of -log P(path)."""
@@ -35,7 +37,30 @@ class EarlyStopping(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def make_callbacks(run_dir: Path, patience: int, progress: keras.callbacks.Callback | None = None) -> list:
+class DropoutOfEpoch(keras.callbacks.Callback):
+    """Makes what dropout drops a function of (seed, epoch, step), as the batches are.
+
+    Keras counts the draws since the model was made, and keeps the count in no checkpoint, so a resumed run
+    would drop what the first epochs dropped.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        layers = [each for each in self.model._flatten_layers() if isinstance(each, keras.layers.Dropout)]
+        for place, layer in enumerate(layers):
+            seed, draws = np.random.SeedSequence([self.seed, epoch, place]).generate_state(2) >> 1
+            layer.seed_generator.state.assign([seed, draws])
+
+
+def make_callbacks(
+    run_dir: Path, patience: int, seed: int, progress: keras.callbacks.Callback | None = None
+) -> list:
     """The callbacks of one run, in the order in which they have to act.
 
     The backup comes last: what it says is finished, the others have written.
@@ -47,12 +72,13 @@ def make_callbacks(run_dir: Path, patience: int, progress: keras.callbacks.Callb
         mode="min",
         save_best_only=True,
         save_weights_only=True,
-        initial_value_threshold=min(history, default=None),
+        initial_value_threshold=min(history, default=math.inf),  # or Keras would keep a first NaN
     )
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
         checkpoint,
         EarlyStopping(patience, history),
+        DropoutOfEpoch(seed),
         keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=True),
         keras.callbacks.TensorBoard(str(run_dir), write_graph=False),
         keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False),

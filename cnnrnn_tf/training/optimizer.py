@@ -79,15 +79,26 @@ def make_optimizer(
         steps_per_epoch: for the schedule.
         slow_paths: paths of the variables that learn at `config.backbone_learning_rate`.
     """
-    rate = config.learning_rate
-    if config.learning_rate_schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, config.epochs * steps_per_epoch)
     return RMSprop(
-        rate,
+        _make_schedule(config, steps_per_epoch),
         rho=config.rho,
         momentum=config.momentum,
         clip_norm=config.clip_norm or None,
         slow_paths=slow_paths,
         slow_factor=config.backbone_learning_rate / config.learning_rate,
         weight_decay=config.weight_decay if config.decoupled_weight_decay else None,
+    )
+
+
+def _make_schedule(config: TrainingConfig, steps_per_epoch: int):
+    """The rate of each step: up from 0 in the warm-up, then constant or along a cosine to 0."""
+    if config.learning_rate_schedule == "constant" and not config.warmup_epochs:
+        return config.learning_rate
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else config.learning_rate,
+        max(config.epochs * steps_per_epoch - warmup_steps, 1),
+        alpha=1.0 if config.learning_rate_schedule == "constant" else 0.0,
+        warmup_target=config.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
     )

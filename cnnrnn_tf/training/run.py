@@ -18,7 +18,7 @@ import numpy as np
 from cnnrnn_tf.config import ExperimentConfig
 from cnnrnn_tf.data import datasets
 from cnnrnn_tf.data.sequences import longest_path
-from cnnrnn_tf.evaluation.report import render, save_metrics, save_per_label
+from cnnrnn_tf.evaluation.report import save_metrics, save_per_label
 from cnnrnn_tf.model.backbones import COMPACT, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
@@ -35,14 +35,15 @@ from cnnrnn_tf.training.callbacks import (
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
 from cnnrnn_tf.training.evaluate import cached_features, evaluate_model
 from cnnrnn_tf.training.optimizer import make_optimizer
-from cnnrnn_tf.viz.figures import save_grid, save_history
+from cnnrnn_tf.training.results import print_results, save_examples, save_test_grid
+from cnnrnn_tf.viz.figures import save_history
 from tfrecords import vocabulary
+from tfrecords.cli import find_command
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.vocabulary import LabelVocabulary
 
 _LOGGER = logging.getLogger("cnnrnn_tf")
-_GRID_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,9 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
             _fit(config, records, model, strategy, run_dir)
         except KeyboardInterrupt:
             _LOGGER.info(
-                "stopped; %d finished epochs are saved. Go on with: python train.py --resume %s",
+                "stopped; %d finished epochs are saved. Go on with: %s train.py --resume %s",
                 finished_epochs(run_dir),
+                find_command("python"),
                 run_dir,
             )
             raise
@@ -129,7 +131,7 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
         save_metrics(metrics, run_dir / "metrics.json")  # from here on the run is finished
         shutil.rmtree(run_dir / "backup", ignore_errors=True)
         best_weights_path(run_dir).unlink(missing_ok=True)
-        _print_results(metrics, run_dir)
+        print_results(metrics, run_dir)
     return run_dir
 
 
@@ -231,8 +233,17 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             loss=PathNegativeLogLikelihood(),
             metrics=[PathNLL()],
         )
+        trained.optimizer.build(trained.trainable_variables)  # or a backup's moments would not be restored
     num_weights = sum(int(np.prod(weight.shape)) for weight in trained.trainable_weights)
-    _LOGGER.info("training %s weights on %s images", f"{num_weights:,}", f"{num_images:,}")
+    _LOGGER.info(
+        "training %s weights on %s images, on %s",
+        f"{num_weights:,}",
+        f"{num_images:,}",
+        " and ".join(
+            device.removeprefix("/job:localhost/replica:0/task:0/device:")
+            for device in strategy.extended.worker_devices
+        ),
+    )
     if not is_over(run_dir, settings.epochs, settings.patience):
         trained.fit(
             train_batches,
@@ -240,7 +251,7 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             epochs=settings.epochs,
             initial_epoch=start_epoch,
             steps_per_epoch=steps,
-            callbacks=make_callbacks(run_dir, settings.patience),
+            callbacks=make_callbacks(run_dir, settings.patience, settings.seed),
             shuffle=False,
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -277,40 +288,13 @@ def _evaluate(config: ExperimentConfig, records: _Records, model: CNNRNN, run_di
     """Reads the test split, once; saves tables and figures."""
     metrics, predictions = evaluate_model(model, records.folder, config)
     save_per_label(run_dir / "per_label.csv", predictions, records.vocabulary)
-    save_history(run_dir / "figures" / "history.png", read_history(run_dir))
-    _save_test_grid(records, model, predictions, run_dir / "figures" / "test_images.png")
+    figures = run_dir / "figures"
+    save_history(figures / "history.png", read_history(run_dir))
+    save_test_grid(
+        figures / "test_images.png", records.folder, model.image_size, predictions, records.vocabulary
+    )
+    save_examples(figures / "examples", records.folder)
     return metrics
-
-
-def _save_test_grid(records: _Records, model: CNNRNN, predictions, path: Path) -> None:
-    batches = datasets.image_batches(records.folder, "test", model.image_size, _GRID_IMAGES)
-    pictures = next(iter(batches.take(1)))["image"].numpy()
-    names = records.vocabulary.names
-    tags, truth = [], []
-    for row in range(len(pictures)):
-        ids = predictions.paths[row, : predictions.path_lengths[row]]
-        tags.append([(names[i], float(predictions.scores[row, i])) for i in ids])
-        truth.append([names[i] for i in np.flatnonzero(predictions.labels[row])])
-    save_grid(path, list(pictures), tags, truth=truth)
-
-
-def _print_results(metrics: dict, run_dir: Path) -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.print(render(metrics))
-    with (run_dir / "train.log").open("a", encoding="utf-8") as file:
-        Console(file=file, width=100).print(render(metrics))
-    figure = run_dir / "figures" / "test_images.png"
-    print(f"\ntest images, tagged:  {figure}")
-    print("next:")
-    for line in (
-        "tensorboard --logdir runs",
-        f"cnnrnn predict {run_dir} IMAGE...",
-        f"cnnrnn check {run_dir / 'export'}",
-        f"cnnrnn evaluate {run_dir}",
-    ):
-        print(f"  {line}")
 
 
 class _logging_to:

@@ -1,0 +1,68 @@
+"""A trained model and its predictions enter; figures, a few test photographs and what to type next leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnrnn_tf.data.records import image_batches, read_files
+from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.report import print_report
+from cnnrnn_tf.viz.figures import save_grid
+from tfrecords.cli import find_command
+from tfrecords.vocabulary import LabelVocabulary
+
+_GRID_IMAGES = 16
+_EXAMPLES = 4
+
+
+def save_test_grid(
+    path: Path, dataset_dir: Path, image_size: int, predictions: Predictions, vocabulary: LabelVocabulary
+) -> None:
+    """Draws the first test images with the labels of their best paths, right, wrong and missed.
+
+    Args:
+        path: the picture.
+        dataset_dir: the records.
+        image_size: pixels a side; the images are shown as the model sees them.
+        predictions: of the split `test`, in the order of the records.
+        vocabulary: the names of the labels.
+    """
+    pictures = next(iter(image_batches(dataset_dir, "test", image_size, _GRID_IMAGES)))["image"].numpy()
+    names = np.array(vocabulary.names)
+    rows = range(len(pictures))
+    paths = [predictions.paths[row, : predictions.path_lengths[row]] for row in rows]
+    save_grid(
+        path,
+        list(pictures),
+        tags=[[(names[i], float(predictions.scores[row, i])) for i in paths[row]] for row in rows],
+        truth=[names[predictions.truth[row]].tolist() for row in rows],
+        unknown=[names[predictions.known[row] == 0].tolist() for row in rows],
+    )
+
+
+def save_examples(folder: Path, dataset_dir: Path) -> None:
+    """Writes the first test photographs as their owners' files, byte for byte: something to tag at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (file_format, encoded) in enumerate(read_files(dataset_dir, "test", _EXAMPLES)):
+        (folder / f"{number}.{file_format}").write_bytes(encoded)
+
+
+def print_results(metrics: Mapping[str, Any], run_dir: Path) -> None:
+    """Prints the paper's table, also into `train.log`, and commands that work as they stand."""
+    print_report(metrics)
+    with (run_dir / "train.log").open("a", encoding="utf-8") as file:
+        print_report(metrics, file)
+    cnnrnn, figures = find_command("cnnrnn"), run_dir / "figures"
+    print(f"\ntest images, tagged:  {figures / 'test_images.png'}")
+    print("next:")
+    for line in (
+        f"{find_command('tensorboard')} --logdir {run_dir.parent.parent}",
+        f"{cnnrnn} predict {run_dir} {figures / 'examples'}    (or your own photographs)",
+        f"{cnnrnn} check {run_dir / 'export'}",
+        f"{cnnrnn} evaluate {run_dir}",
+    ):
+        print(f"  {line}")

@@ -1,0 +1,103 @@
+"""Two devices under MirroredStrategy take the steps of one: the same losses, step by step."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnrnn_tf.training.distribution import check_batch_size, make_strategy
+from tfrecords.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 20
+
+# Logical devices must be set up before TensorFlow starts, hence a process of its own for each number of them.
+SCRIPT = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+from cnnrnn_tf.config import TrainingConfig
+from cnnrnn_tf.data.datasets import feature_training_batches
+from cnnrnn_tf.model.cnn_rnn import CNNRNN
+from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
+from cnnrnn_tf.training.distribution import make_strategy
+from cnnrnn_tf.training.optimizer import make_optimizer
+
+num_devices, kind, steps = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)
+strategy = make_strategy([f"CPU:{i}" for i in range(num_devices)])
+keras.utils.set_random_seed(0)
+rng = np.random.default_rng(0)
+labels = (rng.random([96, 12]) < rng.uniform(0, 0.6, [96, 1])).astype(np.uint8)  # none to nearly all
+assert len(set(labels.sum(axis=1))) > 5 and labels.sum(axis=1).min() == 0
+images = rng.integers(0, 256, [96, 32, 32, 3], dtype=np.uint8)
+
+with strategy.scope():
+    model = CNNRNN(
+        12, 12, backbone="vgg16", feature_layer="pooled", image_size=32, cell_units=64, dropout=0.0,
+        trainable_from="block5_conv1" if kind == "whole" else None,
+    )
+    model.build()
+    trained = model if kind == "whole" else model.decoder
+    add_weight_decay(trained, 1e-4)
+    # A limit that is met, so that it shows whether the gradient of the whole batch is clipped.
+    slow = [variable.path for variable in model.backbone.trainable_variables]
+    rates = {"learning_rate": 1e-5 if kind == "whole" else 1e-4, "backbone_learning_rate": 1e-6}
+    optimizer = make_optimizer(TrainingConfig(**rates, clip_norm=0.5), 1, slow)
+    trained.compile(optimizer, loss=PathNegativeLogLikelihood(), metrics=[PathNLL()])
+
+features = np.arange(96, dtype=np.float32)[:, None] if kind == "whole" else rng.random([96, 512], np.float32)
+batches = feature_training_batches(features, labels, batch_size=16, num_steps=13)
+if kind == "whole":  # each row's number becomes its image
+    def look_up(inputs, targets):
+        rows = tf.cast(inputs.pop("features")[:, 0], tf.int32)
+        return {"image": tf.gather(images, rows), **inputs}, targets
+    batches = batches.map(look_up)
+before = trained.get_weights()
+history = trained.fit(batches, epochs=steps, steps_per_epoch=1, shuffle=False, verbose=0).history
+moved = [float(np.abs(new - old).max()) for new, old in zip(trained.get_weights(), before)]
+moved = [moved[i] for i, weight in enumerate(trained.weights) if weight.trainable]
+print("RESULT" + json.dumps({**history, "replicas": strategy.num_replicas_in_sync, "moved": min(moved)}))
+"""
+
+
+def train(num_devices, kind):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(num_devices), kind, str(STEPS)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.rpartition("RESULT")[2])
+
+
+@pytest.mark.parametrize("kind", ["decoder", "whole"])
+def test_two_devices_give_the_losses_of_one(kind):
+    """At the same global batch, without dropout, on paths of 0 to 12 labels; CNN frozen or tuned along."""
+    one, two = train(1, kind), train(2, kind)
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    assert len(one["loss"]) == STEPS and one["moved"] > 1e-5  # every weight that is trained
+    for measure in ("loss", "nll"):
+        np.testing.assert_allclose(two[measure], one[measure], rtol=1e-5)
+
+
+def test_a_batch_is_shared_evenly_or_refused():
+    class Three:
+        num_replicas_in_sync = 3
+
+    assert check_batch_size(9, 100, Three) == 9
+    assert check_batch_size(64, 6, Three) == 6
+    with pytest.raises(UserError, match=r"batch size 64: expected a multiple of the 3 devices .* such as 63"):
+        check_batch_size(64, 100, Three)
+
+
+def test_without_a_gpu_the_one_device_is_the_cpu():
+    strategy = make_strategy(["CPU:0"])
+    assert strategy.num_replicas_in_sync == 1

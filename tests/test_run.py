@@ -1,0 +1,370 @@
+"""One experiment from records to export on a small data set; stopped and resumed; and what it refuses."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from drawn_source import DrawnSource, draw
+from PIL import Image
+
+import train as train_command
+from cnnrnn_tf.commands.__main__ import main as cnnrnn
+from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.evaluation.report import find_row
+from cnnrnn_tf.serving.export import load_export
+from cnnrnn_tf.training import callbacks, run, runs
+from tfrecords.build import build
+from tfrecords.errors import UserError
+from tfrecords.manifest import is_held_out
+from tfrecords.vocabulary import LabelVocabulary
+
+SQUARES = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 60, 230)}
+
+
+class SquaresSource(DrawnSource):
+    """Pictures of 32 px with a square for each label of their image, each in a corner of its own."""
+
+    def read_image(self, annotation):
+        pixels = np.full([32, 32, 3], 128, np.uint8)
+        for label, (top, left) in zip(SQUARES, ((0, 0), (0, 16), (16, 0)), strict=True):
+            if label in annotation.image_id.split("-")[1:]:
+                pixels[top : top + 16, left : left + 16] = SQUARES[label]
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+
+def annotate(split, count, shift=0):
+    """Every set of labels, the empty one too; with `shift`, the labels of another picture."""
+    sets = [[label for bit, label in enumerate(SQUARES) if i >> bit & 1] for i in range(8)]
+    for i in range(count):
+        yield draw("-".join([f"{split}{i}", *sets[i % 8]]), *sets[(i + shift) % 8])
+
+
+def build_squares(data_dir, name="squares", shift=0):
+    contents = {"train": list(annotate("train", 160)), "test": list(annotate("test", 24, shift))}
+    build(SquaresSource(contents), name, data_dir, workers=1, progress=False)
+
+
+def configure(data_dir, dataset="squares", **training):
+    return ExperimentConfig().updated(
+        {
+            "data": {"dataset": dataset, "data_dir": str(data_dir)},
+            "model": {
+                "backbone": "compact",
+                "backbone_weights": "none",
+                "image_size": 32,
+                "cell_units": 24,
+                "dropout": 0.2,
+            },
+            "training": {
+                "epochs": 8,
+                "batch_size": 16,
+                "learning_rate": 1e-3,
+                "warmup_epochs": 1,
+                "patience": 0,
+            }
+            | training,
+        },
+        where="test",
+    )
+
+
+def with_model(config, **model):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    build_squares(path)
+    build_squares(path, "other_truth", shift=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    return run.train(configure(data_dir), tmp_path_factory.mktemp("runs"), "first")
+
+
+def read_history(path):
+    with open(path / "history.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def read_weights(path):
+    return [weight.numpy() for weight in keras.saving.load_model(path / runs.MODEL_FILE).weights]
+
+
+# ---- what a run leaves
+
+
+def test_a_run_leaves_the_folder_of_the_design(finished):
+    assert finished.parts[-2:] == ("squares", "first")
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        *("config.json", "vocabulary.json", "environment.json", "train.log", "history.csv", "metrics.json"),
+        *("per_label.csv", "checkpoints", "train", "validation", "figures", "export"),
+    }
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["best.keras"]
+    assert [path.name for path in (finished / "export").iterdir()] == ["1"]
+    for events in ("train", "validation"):
+        assert list((finished / events).glob("events.out.tfevents.*"))
+    for figure in ("test_images.png", "history.png"):
+        with Image.open(finished / "figures" / figure) as image:
+            assert min(image.size) > 100
+
+
+def test_the_settings_the_labels_and_the_versions_are_kept(finished, data_dir):
+    assert runs.load_config(finished) == configure(data_dir)
+    assert LabelVocabulary.load(finished) == LabelVocabulary.load(data_dir / "squares")
+    environment = json.loads((finished / "environment.json").read_text())
+    assert set(environment["packages"]) == {"cnnrnn-tf", "tensorflow", "keras", "numpy"}
+    assert "CPU" in environment["devices"]
+
+
+def test_the_model_learns_what_the_pictures_show(finished):
+    history = read_history(finished)
+    assert len(history) == 8
+    assert min(row["val_nll"] for row in history) < history[0]["val_nll"] / 2
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["images"] == 24
+    assert find_row(metrics, "best path")["O-F1"] > 0.9  # of every label, 0.67; of none, 0
+
+
+def test_the_checkpoint_is_that_of_the_best_epoch_on_the_hold_out(finished, data_dir):
+    loaded = runs.load_run(finished)
+    assert loaded.model.vocabulary_fingerprint == loaded.vocabulary.fingerprint
+    from cnnrnn_tf.data import datasets
+    from cnnrnn_tf.model.losses import path_nll
+
+    folder = data_dir / "squares"
+    labels = datasets.load_labels(folder, "holdout")
+    assert all(is_held_out(image_id) for image_id in labels.image_ids)
+    batches = datasets.image_validation_batches(
+        folder, "holdout", 32, labels.labels, batch_size=64, num_steps=4
+    )
+    values = np.concatenate([path_nll(targets, loaded.model(inputs)) for inputs, targets in batches])
+    best = min(row["val_nll"] for row in read_history(finished))
+    np.testing.assert_allclose(values.mean(), best, rtol=1e-4)
+
+
+def test_the_export_carries_the_vocabulary_and_tags_the_example_photographs(finished, capsys):
+    assert load_export(finished / "export").vocabulary == LabelVocabulary.load(finished)
+    examples = sorted((finished / "figures" / "examples").iterdir())
+    assert [path.suffix for path in examples] == [".png"] * 4
+    capsys.readouterr()
+    answers = []
+    for model in (finished, finished / "export"):
+        assert cnnrnn(["predict", str(model), str(examples[0].parent), "--json"]) == 0
+        answers.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert [each["labels"] for each in answers[0]] == [each["labels"] for each in answers[1]]
+    assert len(answers[0]) == 4
+
+
+def test_evaluating_a_finished_run_gives_the_measures_it_printed(finished, capsys):
+    assert cnnrnn(["evaluate", str(finished)]) == 0
+    out = capsys.readouterr().out
+    printed = json.loads((finished / "metrics.json").read_text())
+    again = json.loads((finished / "metrics-test.json").read_text())
+    assert again["rows"] == printed["rows"]
+    assert again["ranking"] == pytest.approx(printed["ranking"], nan_ok=True)
+    assert "best path" in out and "MAP@10" in out
+
+
+def test_the_log_names_the_devices_and_ends_with_the_table(finished):
+    log = (finished / "train.log").read_text()
+    assert "on CPU:0" in log and "epoch" in log and "best path" in log
+
+
+# ---- selection
+
+
+def test_the_labels_of_the_test_split_choose_nothing(finished, data_dir, tmp_path):
+    """The same pictures and the same training labels, another truth in the test split: the same weights."""
+    other = run.train(configure(data_dir, "other_truth"), tmp_path, "other")
+    assert [row["val_nll"] for row in read_history(other)] == [
+        row["val_nll"] for row in read_history(finished)
+    ]
+    for ours, theirs in zip(read_weights(finished), read_weights(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    rows = [
+        find_row(json.loads((path / "metrics.json").read_text()), "best path") for path in (finished, other)
+    ]
+    assert rows[1]["O-F1"] < rows[0]["O-F1"] - 0.2
+
+
+def test_early_stopping_counts_the_epochs_before_a_resumption():
+    model = keras.Sequential()
+    stopping = callbacks.EarlyStopping(patience=2, history=[3.0, 1.0, 2.0])
+    stopping.set_model(model)
+    model.stop_training = False
+    stopping.on_epoch_end(3, {"val_nll": 1.5})
+    assert model.stop_training
+
+
+# ---- stopped and resumed
+
+
+def test_what_dropout_drops_follows_from_the_seed_the_epoch_and_the_step():
+    def masks(seed, epochs):
+        layer = keras.layers.Dropout(0.5)
+        model = keras.Sequential([keras.Input((50,)), layer])
+        callback = callbacks.DropoutOfEpoch(seed)
+        callback.set_model(model)
+        found = {}
+        for epoch in epochs:
+            callback.on_epoch_begin(epoch)
+            found[epoch] = [model(np.ones([1, 50]), training=True).numpy().tobytes() for _ in range(2)]
+        return found
+
+    unbroken, resumed = masks(0, range(3)), masks(0, [2])
+    assert unbroken[2] == resumed[2]
+    assert len({mask for epoch in unbroken.values() for mask in epoch}) == 6
+    assert masks(1, [2])[2] != resumed[2]
+
+
+class StopAt(keras.callbacks.Callback):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.stop_epoch, self.current = epoch, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.current = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.current == self.stop_epoch and batch == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_as_an_unbroken_one(
+    finished, data_dir, tmp_path, monkeypatch, capsys
+):
+    make = run.make_callbacks
+    monkeypatch.setattr(run, "make_callbacks", lambda *args: make(*args, progress=StopAt(2)))
+    config = configure(data_dir)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config, tmp_path, "broken")
+    broken = tmp_path / "squares" / "broken"
+    out = capsys.readouterr().out
+    assert "2 finished epochs are saved. Go on with: " in out and f"train.py --resume {broken}" in out
+    with pytest.raises(UserError, match="the run is not finished; finish it with"):
+        runs.load_run(broken)
+
+    monkeypatch.setattr(run, "make_callbacks", make)
+    assert train_command.main(["--resume", str(broken)]) == 0
+    np.testing.assert_allclose(
+        [row["val_nll"] for row in read_history(broken)],
+        [row["val_nll"] for row in read_history(finished)],
+        rtol=1e-5,
+    )
+    for ours, theirs in zip(read_weights(finished), read_weights(broken), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+# ---- cached features, label orders
+
+
+def test_a_frozen_backbone_sees_each_image_once_and_another_run_not_at_all(data_dir, tmp_path, monkeypatch):
+    config = with_model(
+        configure(data_dir, epochs=2), backbone="mobilenet_v2", image_size=32, standardise_features=True
+    )
+    first = run.train(config, tmp_path, "first")
+    from cnnrnn_tf.model.cnn_rnn import CNNRNN
+
+    def refuse(*args):
+        raise AssertionError("the CNN was run again")
+
+    monkeypatch.setattr(CNNRNN, "extract_features", refuse)
+    with pytest.raises(AssertionError, match="run again"):  # another seed, other random weights
+        run.train(
+            dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1)),
+            tmp_path,
+            "other",
+        )
+    monkeypatch.setattr(run, "export", lambda *args: None)  # which traces it
+    second = run.train(config, tmp_path, "second")
+    assert read_history(first) == read_history(second)
+
+
+@pytest.mark.parametrize("order", ["rare", "random", "shuffled"])
+def test_every_label_order_can_be_trained(data_dir, tmp_path, order):
+    config = configure(data_dir, epochs=3)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, label_order=order))
+    path = run.train(config, tmp_path, order)
+    assert runs.load_run(path).model.label_order == order
+    history = read_history(path)
+    assert history[-1]["nll"] < history[0]["nll"]
+
+
+# ---- mistakes
+
+
+def test_a_run_is_never_overwritten(finished, data_dir, capsys):
+    status = train_command.main(
+        [
+            *("--dataset", "squares", "--data-dir", str(data_dir), "--backbone", "compact"),
+            *("--image-size", "32", "--backbone-weights", "none", "--no-standardise-features"),
+            *("--runs-dir", str(finished.parent.parent), "--run-name", "first"),
+        ]
+    )
+    assert status == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "a run is never overwritten: choose another --run-name" in line
+
+
+def test_a_finished_run_is_not_resumed(finished):
+    with pytest.raises(UserError, match="this run is finished; evaluate it with `cnnrnn evaluate"):
+        run.resume(finished)
+
+
+def test_records_that_changed_since_are_not_resumed(finished, data_dir, tmp_path):
+    broken = tmp_path / "squares" / "broken"
+    broken.mkdir(parents=True)
+    configure(data_dir).save(broken / "config.json")
+    LabelVocabulary.from_counts({"red": 1, "green": 2}).save(broken / "vocabulary.json")
+    with pytest.raises(UserError, match="have changed since this run began; start a new one"):
+        run.resume(broken)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(finished):
+    other = LabelVocabulary.from_counts({"red": 1, "green": 2, "blue": 3})
+    with pytest.raises(UserError, match="was trained with another vocabulary"):
+        runs.load_model(finished / runs.MODEL_FILE, other)
+
+
+def test_a_data_set_that_was_built_again_with_other_labels_is_not_evaluated(finished, tmp_path):
+    contents = {"train": [draw("a", "x"), draw("b", "y")], "test": [draw("c", "x")]}
+    build(DrawnSource(contents), "squares", tmp_path, workers=1, progress=False)
+    loaded = runs.load_run(finished)
+    moved = dataclasses.replace(loaded.config.data, data_dir=tmp_path)
+    from cnnrnn_tf.training.evaluate import evaluate_run
+
+    with pytest.raises(UserError, match="not those that the model was trained with"):
+        evaluate_run(
+            dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, data=moved)), "test"
+        )
+
+
+def test_a_loss_that_is_no_number_leaves_no_model_and_says_what_to_try(data_dir, tmp_path):
+    config = configure(data_dir, epochs=1, learning_rate=1e30, clip_norm=0.0)
+    with pytest.raises(UserError, match="there is no model; try a lower --learning-rate"):
+        run.train(config, tmp_path, "diverged")
+
+
+def test_standardised_features_need_a_frozen_backbone(data_dir, tmp_path):
+    with pytest.raises(UserError, match="--standardise-features needs a frozen CNN"):
+        run.train(with_model(configure(data_dir), standardise_features=True), tmp_path, "moving")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_without_a_test_split_is_told(tmp_path):
+    build(DrawnSource({"train": [draw("a", "x"), draw("b", "y")]}), "half", tmp_path, progress=False)
+    with pytest.raises(UserError, match="has no split 'test'"):
+        run.train(configure(tmp_path, "half"), tmp_path / "runs", "half")
