@@ -30,7 +30,7 @@ test-long: .venv/.installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 bench: .venv/.installed
-	@for script in benchmarks/*.py; do \
+	@for script in benchmarks/bench_*.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done
 
