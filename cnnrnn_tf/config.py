@@ -89,6 +89,8 @@ class TrainingConfig:
     """Epochs without a better validation likelihood before training stops; 0 never stops."""
     flip: bool = True
     """Mirror images at random, where the CNN is trained."""
+    shift: float = 0.06
+    """Move images at random by up to this share of their side, where the compact CNN is trained."""
     crop: bool = True
     """Cut images at random, where a CNN of keras.applications is fine-tuned."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -266,6 +268,7 @@ def _check_ranges(config: ExperimentConfig) -> None:
         ("clip_norm", training.clip_norm, 0, math.inf),
         ("weight_decay", training.weight_decay, 0, math.inf),
         ("patience", training.patience, 0, math.inf),
+        ("shift", training.shift, 0, 0.49),
         ("beam_size", decoding.beam_size, 1, math.inf),
         ("min_length", decoding.min_length, 0, math.inf),
         ("max_length", decoding.max_length, 0, math.inf),

@@ -301,6 +301,28 @@ def test_pictures_belong_to_their_paths_and_half_of_them_are_mirrored(folder, la
     assert 40 < mirrored < 88  # of 128: four standard deviations
 
 
+def test_pictures_are_moved_as_numpy_pads_and_cuts_each_by_a_draw_of_its_own(folder):
+    straight = np.concatenate(
+        [batch["image"] for batch in image_batches(folder, "train", 6, 16).as_numpy_iterator()]
+    )
+    labels = load_labels(folder, "train").labels
+    options = {"batch_size": 16, "num_steps": 5, "shift": 1 / 3, "flip": False}  # by up to 2 px of 6
+    batches = image_training_batches(folder, "train", 6, labels, **options)
+    padded = np.pad(straight, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="reflect")
+    moved = {
+        x: padded[:, 1:7, x : x + 6] for x in range(5)
+    }  # the stripes are upright: up and down look alike
+    found = []
+    for inputs, _ in batches.take(6):
+        for image in inputs["image"].numpy():
+            found.append({x for x in moved if (moved[x] == image).all(axis=(1, 2, 3)).any()})
+    assert all(found)
+    assert {min(xs) for xs in found if len(xs) == 1} == set(range(5))
+    again = image_training_batches(folder, "train", 6, labels, **options)
+    for (one, _), (two, _) in zip(batches.take(3), again.take(3), strict=True):
+        np.testing.assert_array_equal(one["image"], two["image"])
+
+
 def test_crops_differ_by_epoch_and_are_whole_squares(folder, labels):
     batches = image_training_batches(
         folder, "train+holdout", 6, labels, batch_size=40, num_steps=5, crop=True, shuffle=False
@@ -308,8 +330,11 @@ def test_crops_differ_by_epoch_and_are_whole_squares(folder, labels):
     first, second = (inputs["image"].numpy() for inputs, _ in batches.take(2))
     assert first.shape == (40, 6, 6, 3) and first.dtype == np.uint8
     assert (first != second).any()
-    with pytest.raises(UserError, match="flip=False does not go with it"):
-        image_training_batches(folder, "train", 6, labels, batch_size=4, num_steps=5, crop=True, flip=False)
+    for wrong in ({"flip": False}, {"shift": 0.1}):
+        with pytest.raises(UserError, match="neither flip=False nor a shift goes with it"):
+            image_training_batches(folder, "train", 6, labels, batch_size=4, num_steps=5, crop=True, **wrong)
+    with pytest.raises(UserError, match=r"shift 0\.5: expected 0 or more and less than 0\.5"):
+        image_training_batches(folder, "train", 6, labels, batch_size=4, num_steps=5, shift=0.5)
 
 
 @pytest.mark.parametrize("max_cache_bytes", [2**31, 0])

@@ -207,6 +207,7 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             records.train.labels,
             start_epoch=start_epoch,
             flip=settings.flip or crop,
+            shift=settings.shift if config.model.backbone == COMPACT else 0.0,
             crop=crop,
             **options,
         )
