@@ -364,7 +364,11 @@ def test_standardised_features_need_a_frozen_backbone(data_dir, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_data_set_without_a_test_split_is_told(tmp_path):
-    build(DrawnSource({"train": [draw("a", "x"), draw("b", "y")]}), "half", tmp_path, progress=False)
-    with pytest.raises(UserError, match="has no split 'test'"):
-        run.train(configure(tmp_path, "half"), tmp_path / "runs", "half")
+def test_without_a_test_split_the_hold_out_is_measured_and_named(tmp_path, capsys):
+    build(SquaresSource({"train": list(annotate("train", 160))}), "half", tmp_path, progress=False)
+    path = run.train(configure(tmp_path, "half", epochs=1), tmp_path / "runs", "half")
+    assert "no split test: what follows is measured on the hold-out" in capsys.readouterr().out
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert (metrics["split"], metrics["images"]) == ("holdout", 20)
+    assert all(row["threshold"] is None for row in metrics["rows"])  # nothing is left to fit one on
+    assert (path / "figures" / "holdout_images.png").is_file()

@@ -1,4 +1,4 @@
-"""A trained model and its predictions enter; figures, a few test photographs and what to type next leave."""
+"""A trained model and its predictions enter; figures, a few photographs and what to type next leave."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ _GRID_IMAGES = 16
 _EXAMPLES = 4
 
 
-def save_test_grid(
-    path: Path, dataset_dir: Path, image_size: int, predictions: Predictions, vocabulary: LabelVocabulary
+def save_split_grid(
+    path: Path,
+    dataset_dir: Path,
+    split: str,
+    image_size: int,
+    predictions: Predictions,
+    vocabulary: LabelVocabulary,
 ) -> None:
-    """Draws the first test images with the labels of their best paths, right, wrong and missed.
+    """Draws the first images of a split with the labels of their best paths, right, wrong and missed.
 
     Args:
         path: the picture.
         dataset_dir: the records.
+        split: its name.
         image_size: pixels a side; the images are shown as the model sees them.
-        predictions: of the split `test`, in the order of the records.
+        predictions: of the whole split, in the order of the records.
         vocabulary: the names of the labels.
     """
-    pictures = next(iter(image_batches(dataset_dir, "test", image_size, _GRID_IMAGES)))["image"].numpy()
+    pictures = next(iter(image_batches(dataset_dir, split, image_size, _GRID_IMAGES)))["image"].numpy()
     names = np.array(vocabulary.names)
     rows = range(len(pictures))
     paths = [predictions.paths[row, : predictions.path_lengths[row]] for row in rows]
@@ -44,10 +50,10 @@ def save_test_grid(
     )
 
 
-def save_examples(folder: Path, dataset_dir: Path) -> None:
-    """Writes the first test photographs as their owners' files, byte for byte: something to tag at once."""
+def save_examples(folder: Path, dataset_dir: Path, split: str) -> None:
+    """Writes the first photographs of a split as their owners' files: something to tag at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (file_format, encoded) in enumerate(read_files(dataset_dir, "test", _EXAMPLES)):
+    for number, (file_format, encoded) in enumerate(read_files(dataset_dir, split, _EXAMPLES)):
         (folder / f"{number}.{file_format}").write_bytes(encoded)
 
 
@@ -57,7 +63,8 @@ def print_results(metrics: Mapping[str, Any], run_dir: Path) -> None:
     with (run_dir / "train.log").open("a", encoding="utf-8") as file:
         print_report(metrics, file)
     cnnrnn, figures = find_command("cnnrnn"), run_dir / "figures"
-    print(f"\ntest images, tagged:  {figures / 'test_images.png'}")
+    grid = figures / f"{metrics['split']}_images.png"
+    print(f"\n{metrics['split']} images, tagged:  {grid}")
     print("next:")
     for line in (
         f"{find_command('tensorboard')} --logdir {run_dir.parent.parent}",

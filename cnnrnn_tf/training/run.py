@@ -35,7 +35,7 @@ from cnnrnn_tf.training.callbacks import (
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
 from cnnrnn_tf.training.evaluate import cached_features, evaluate_model
 from cnnrnn_tf.training.optimizer import make_optimizer
-from cnnrnn_tf.training.results import print_results, save_examples, save_test_grid
+from cnnrnn_tf.training.results import print_results, save_examples, save_split_grid
 from cnnrnn_tf.viz.figures import save_history
 from tfrecords import vocabulary
 from tfrecords.cli import find_command
@@ -140,7 +140,6 @@ def _read_records(config: ExperimentConfig) -> _Records:
     if config.data.dataset == "demo" and not folder.exists():
         _build_demo(config.data.data_dir)
     manifest = Manifest.load(folder)
-    manifest.split("test")
     train, holdout = (datasets.load_labels(folder, split) for split in ("train", "holdout"))
     for name, labels in (("train", train), ("holdout", holdout)):
         if not labels.image_ids:
@@ -286,15 +285,17 @@ def _keep_best(trained: keras.Model, run_dir: Path) -> None:
 
 
 def _evaluate(config: ExperimentConfig, records: _Records, model: CNNRNN, run_dir: Path) -> dict:
-    """Reads the test split, once; saves tables and figures."""
-    metrics, predictions = evaluate_model(model, records.folder, config)
+    """Reads the test split, once; saves tables and figures. Without one the hold-out stands in."""
+    split = "test" if "test" in records.manifest.splits else "holdout"
+    if split == "holdout":
+        _LOGGER.info("no split test: what follows is measured on the hold-out, which also chose the epoch")
+    metrics, predictions = evaluate_model(model, records.folder, config, split)
     save_per_label(run_dir / "per_label.csv", predictions, records.vocabulary)
     figures = run_dir / "figures"
     save_history(figures / "history.png", read_history(run_dir))
-    save_test_grid(
-        figures / "test_images.png", records.folder, model.image_size, predictions, records.vocabulary
-    )
-    save_examples(figures / "examples", records.folder)
+    grid = figures / f"{split}_images.png"
+    save_split_grid(grid, records.folder, split, model.image_size, predictions, records.vocabulary)
+    save_examples(figures / "examples", records.folder, split)
     return metrics
 
 
