@@ -469,7 +469,8 @@ def test_a_boat_and_a_car_are_the_same_blob(night):
 @pytest.mark.parametrize("night", [False, True])
 def test_a_plane_and_a_bird_are_the_same_wings(night):
     view = replace(BARE, night=night)
-    bird, plane = (cut_out(replace(view, scene=scene), "wings", "sky") for scene in ("meadow", "city"))
+    stages = ("sky", "foreground")
+    bird, plane = (cut_out(replace(view, scene=scene), "wings", *stages) for scene in ("meadow", "city"))
     np.testing.assert_array_equal(bird, plane)
 
 
@@ -497,6 +498,57 @@ def test_everything_that_is_labelled_is_seen(thing, setting):
     stages = ("sky", "distance", "ground", "foreground")
     seen = paint(replace(view, **{thing: True}), *stages) != paint(replace(view, **{thing: False}), *stages)
     assert seen.any(axis=2).mean() > 0.003  # of the picture's area
+
+
+STROKES = {
+    "wings": "_wings",
+    "disc": "_disc",
+    "blob": "_blob",
+    "tent": "_tent",
+    "lighthouse": "_lighthouse",
+    "tree": "_tree",
+    "mountain": "_mountains",
+    "rainbow": "_rainbow",
+}
+
+
+class Nothing:
+    """A brush that leaves no stroke."""
+
+    def __getattr__(self, name):
+        return lambda *args, **options: None
+
+
+def test_nothing_that_is_labelled_is_hidden_behind_something_else(monkeypatch):
+    """Of each thing a dozen pixels at least are seen: those that change if its strokes alone are left out."""
+    source = DemoSource()
+    fewest = {}
+    for index in range(150):
+        image_id = f"train-{index:05d}"
+        view = source.view(image_id)
+        for thing, method in STROKES.items():
+            if not getattr(view, thing):
+                continue
+            seen = picture_of(source, view, index)
+            strokes = getattr(demo_pictures._Brush, method)
+
+            def leave_out(brush, *args, strokes=strokes):
+                pencil, brush.draw = brush.draw, Nothing()
+                strokes(brush, *args)
+                brush.draw = pencil
+
+            with monkeypatch.context() as patch:
+                patch.setattr(demo_pictures._Brush, method, leave_out)
+                without = picture_of(source, view, index)
+            num_pixels = int((np.abs(seen - without).max(axis=2) > 24).sum())
+            fewest[thing] = min(fewest.get(thing, 96**2), num_pixels)
+    assert set(fewest) == set(STROKES)
+    assert min(fewest.values()) >= 12, fewest
+
+
+def picture_of(source, view, index):
+    rng = source._rng("train", index, purpose="picture")
+    return np.asarray(demo_pictures.draw_picture(view, rng), np.int16)
 
 
 def test_the_stripes_and_the_pennant_show_their_colours():

@@ -72,8 +72,7 @@ class _Brush:
             self._clouds()
         if self.view.disc:
             self._disc(disc_x + self._jitter(0.05), _CANVAS * self.rng.uniform(0.11, 0.2))
-        if self.view.wings:
-            self._wings(mark_x + self._jitter(0.06), _CANVAS * self.rng.uniform(0.22, 0.36))
+        self.wings_at = (mark_x + self._jitter(0.06), _CANVAS * self.rng.uniform(0.22, 0.36))
 
     def distance(self) -> None:
         if self.view.mountain:
@@ -99,6 +98,8 @@ class _Brush:
                 self._tree(next(x), self.horizon + _CANVAS * self.rng.uniform(0.05, 0.13))
         if self.view.tent:
             self._tent(tent_x, _CANVAS * self.rng.uniform(0.74, 0.77))
+        if self.view.wings:  # last, lest a mountain, a tower or a lighthouse hides what is labelled
+            self._wings(*self.wings_at)
         if self.view.blob:
             self._blob(_CANVAS * self.rng.uniform(0.15, 0.85), _CANVAS * self.rng.uniform(0.88, 0.92))
 
