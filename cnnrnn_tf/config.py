@@ -89,7 +89,7 @@ class TrainingConfig:
     """Epochs without a better validation likelihood before training stops; 0 never stops."""
     flip: bool = True
     """Mirror images at random, where the CNN is trained."""
-    shift: float = 0.06
+    shift: float = 0.1
     """Move images at random by up to this share of their side, where the compact CNN is trained."""
     crop: bool = True
     """Cut images at random, where a CNN of keras.applications is fine-tuned."""
@@ -202,12 +202,13 @@ _PAPER = {
 }
 _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
-        "model": {"backbone": "compact", "backbone_weights": "none", "cell_units": 128, "dropout": 0.2},
+        "model": {"backbone": "compact", "backbone_weights": "none", "cell_units": 128, "dropout": 0.1},
         "training": {
-            "epochs": 40,
-            "learning_rate": 1e-3,
+            "epochs": 45,
+            "learning_rate": 6e-4,
             "learning_rate_schedule": "cosine",
-            "momentum": 0.9,
+            "warmup_epochs": 3,
+            "rho": 0.9,
             "patience": 0,
         },
     },
@@ -268,6 +269,7 @@ def _check_ranges(config: ExperimentConfig) -> None:
         ("clip_norm", training.clip_norm, 0, math.inf),
         ("weight_decay", training.weight_decay, 0, math.inf),
         ("patience", training.patience, 0, math.inf),
+        ("seed", training.seed, 0, 2**32 - 1),
         ("shift", training.shift, 0, 0.49),
         ("beam_size", decoding.beam_size, 1, math.inf),
         ("min_length", decoding.min_length, 0, math.inf),

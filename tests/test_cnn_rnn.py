@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnrnn_tf.model.beam_search import beam_search
 from cnnrnn_tf.model.cells import CELLS
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.decoder import LabelDecoder
@@ -88,6 +89,86 @@ def test_dropout_acts_on_what_the_projections_read_and_never_in_inference():
     inputs = {"features": make_features(model), "tokens": TOKENS}
     np.testing.assert_array_equal(model(inputs, training=False), model(inputs, training=False))
     assert np.abs(model(inputs, training=True) - model(inputs, training=True)).max() > 0
+
+
+@pytest.mark.parametrize("silenced", ["feature_projection", "output_projection"])
+def test_each_projection_has_a_dropout_of_its_own(silenced):
+    """With the other projection silenced, the scores still change from one draw to the next."""
+    model = make_model(dropout=0.5)
+    kernel = getattr(model.decoder, silenced).kernel
+    kernel.assign(0 * kernel)
+    inputs = {"features": make_features(model), "tokens": TOKENS}
+    assert np.abs(model(inputs, training=True) - model(inputs, training=True)).max() > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"length_penalty": 2.0}, {"row_max_length": [1, 2, 0]}, {"renormalise": True}, {"max_length": 1}],
+)
+def test_the_options_of_decoding_reach_the_search(options):
+    model = make_model()
+    for variable in (model.decoder.label_embeddings, model.decoder.output_projection.kernel):
+        variable.assign(4.0 * variable)
+    features = make_features(model)
+    projected = model.decoder.project(features)
+
+    def step(tokens, state, rows):
+        return model.decoder.step(tokens, state, tf.gather(projected, rows))
+
+    state = model.decoder.initial_state()
+    settings = {"beam_size": 4, "max_length": 3} | options
+    expected = beam_search(step, state, 3, NUM_LABELS, **settings)
+    plain = beam_search(step, state, 3, NUM_LABELS, beam_size=4, max_length=3)
+    found = model.decode(features, **settings)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, rtol=1e-5)
+    assert (
+        found.tokens.shape != plain.tokens.shape or (found.log_probs.numpy() != plain.log_probs.numpy()).any()
+    )
+
+
+def test_the_random_order_and_its_seed_survive_a_round_trip(tmp_path):
+    model = make_model(label_order="random", label_order_seed=3)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again._order_ranks, model._order_ranks)
+    assert (make_model(label_order="random", label_order_seed=0)._order_ranks != model._order_ranks).any()
+
+
+def test_a_model_of_mixed_precision_keeps_it_when_it_is_loaded(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = make_model(backbone="compact")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        parts = (
+            each.decoder,
+            each.decoder.cell,
+            each.decoder.feature_projection,
+            each.backbone.network.layers[1],
+        )
+        assert [part.compute_dtype for part in parts] == ["bfloat16"] * 4
+    images = np.random.default_rng(0).integers(0, 256, [2, 32, 32, 3], dtype=np.uint8)
+    np.testing.assert_array_equal(again.extract_features(images), model.extract_features(images))
+    inputs = {"features": make_features(model), "tokens": TOKENS}
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+    assert again(inputs).dtype == tf.float32
+
+
+def test_a_feature_that_hardly_varied_in_training_cannot_outweigh_all_others():
+    model = make_model(standardise_features=True)
+    features = np.zeros([900, model.backbone.feature_size], np.float32)
+    features[:, 1:] = np.random.default_rng(0).normal(size=features[:, 1:].shape)
+    features[0, 0] = 0.002
+    model.decoder.adapt_features(features)
+    usual = model.decoder.project(features[1:2]).numpy()
+    odd = features[1:2].copy()
+    odd[0, 0] = 1.0  # 15,000 deviations
+    kernel = model.decoder.feature_projection.kernel.numpy()
+    np.testing.assert_allclose(model.decoder.project(odd) - usual, 10.0 * kernel[:1], atol=0.01)
 
 
 def test_images_and_their_cached_features_give_the_same_scores():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import shlex
 
 import keras
 import numpy as np
@@ -258,6 +259,7 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_as_an_unbroken_one(
         runs.load_run(broken)
 
     monkeypatch.setattr(run, "make_callbacks", make)
+    (broken / "backup").rename(broken / "backup.old")  # as if stopped while the backup was replaced
     assert train_command.main(["--resume", str(broken)]) == 0
     np.testing.assert_allclose(
         [row["val_nll"] for row in read_history(broken)],
@@ -303,7 +305,68 @@ def test_every_label_order_can_be_trained(data_dir, tmp_path, order):
     assert history[-1]["nll"] < history[0]["nll"]
 
 
+def test_a_cnn_that_is_fine_tuned_learns_at_its_own_rate_from_the_named_layer_on(
+    data_dir, tmp_path, monkeypatch
+):
+    made = []
+    make = run.make_optimizer
+    monkeypatch.setattr(run, "make_optimizer", lambda *args: made.append(make(*args)) or made[-1])
+    config = with_model(
+        configure(data_dir, epochs=1), backbone="mobilenet_v2", fine_tune_from="block_16_project"
+    )
+    path = run.train(config, tmp_path, "tuned")
+    backbone = runs.load_run(path).model.backbone
+    tuned = {variable.path.split("/")[-2] for variable in backbone.trainable_variables}
+    assert tuned == {"block_16_project", "Conv_1"}
+    assert {name.split("/")[-2] for name in made[0].slow_paths} == tuned
+    assert made[0].slow_factor == pytest.approx(config.training.backbone_learning_rate / 1e-3)
+
+
+def test_training_stops_where_the_hold_out_no_longer_improves(data_dir, tmp_path):
+    config = configure(data_dir, epochs=9, patience=2, learning_rate=1e-30, warmup_epochs=0)
+    path = run.train(with_model(config, backbone="mobilenet_v2"), tmp_path, "still")
+    assert len(read_history(path)) == 3
+
+
+def test_a_run_of_mixed_precision_without_dropout_answers_as_its_export_does(data_dir, tmp_path, capsys):
+    config = with_model(configure(data_dir, epochs=2, precision="mixed_bfloat16"), dropout=0.0)
+    try:
+        path = run.train(config, tmp_path, "mixed")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    capsys.readouterr()
+    answers = []
+    for model in (path, path / "export"):
+        assert cnnrnn(["predict", str(model), str(path / "figures" / "examples"), "--json"]) == 0
+        answers.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for ours, theirs in zip(*answers, strict=True):
+        assert ours["labels"] == theirs["labels"]
+        assert ours["step_probabilities"] == pytest.approx(theirs["step_probabilities"], abs=1e-4)
+
+
 # ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decoding": {"max_length": 9}}, "--max-length 9: no label comes twice, and .* has 3"),
+        ({"decoding": {"min_length": 4}}, "--min-length 4: no training image has more than 3"),
+        ({"evaluation": {"protocol": "ml-gnc"}}, "unknown protocol 'ml-gnc' .did you mean 'ml-gcn'"),
+        (
+            {
+                "model": {"backbone": "mobilenet_v2", "fine_tune_from": "Conv_1"},
+                "training": {"flip": False},
+            },
+            "--no-flip: random crops are mirrored as well; add --no-crop",
+        ),
+        ({"model": {"backbone": "mobilenet_v2", "image_size": 16}}, "cannot be made for images of 16 px"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_refused_before_it(data_dir, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        run.train(configure(data_dir).updated(settings, where="test"), tmp_path, "never")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_never_overwritten(finished, data_dir, capsys):
@@ -372,3 +435,17 @@ def test_without_a_test_split_the_hold_out_is_measured_and_named(tmp_path, capsy
     assert (metrics["split"], metrics["images"]) == ("holdout", 20)
     assert all(row["threshold"] is None for row in metrics["rows"])  # nothing is left to fit one on
     assert (path / "figures" / "holdout_images.png").is_file()
+
+
+def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys):
+    """With a test split and without one; TensorBoard itself is not started."""
+    build(SquaresSource({"train": list(annotate("train", 160))}), "half", tmp_path, progress=False)
+    for config in (configure(data_dir, epochs=1), configure(tmp_path, "half", epochs=1)):
+        capsys.readouterr()
+        run.train(config, tmp_path / "runs", "printed")
+        commands = capsys.readouterr().out.partition("next:\n")[2].splitlines()
+        words = [shlex.split(line.partition("    (")[0]) for line in commands]
+        assert [each[0].rpartition("/")[2] for each in words] == ["tensorboard", *["cnnrnn"] * 3]
+        assert words[0][1:] == ["--logdir", str(tmp_path / "runs")]
+        for each in words[1:]:
+            assert cnnrnn(each[1:]) == 0, each

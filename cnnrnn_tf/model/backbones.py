@@ -6,6 +6,7 @@ all. `vgg16` is the paper's: fc7 after its ReLU, 4096 numbers.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import warnings
@@ -56,13 +57,15 @@ class Backbone(keras.layers.Layer):
             self.image_size = image_size or COMPACT_SIZE_PX
             self.feature_layer = POOLED
             self._preprocess = _scale_to_unit
-            self.network = _make_compact(self.image_size)
+            with _layers_of(self.dtype_policy):
+                self.network = _make_compact(self.image_size)
         else:
             module, make, default_layer, default_size = _find_application(backbone)
             self.image_size = image_size or default_size
             self.feature_layer = feature_layer or default_layer
             self._preprocess = module.preprocess_input
-            self.network = _make_application(make, backbone, self.feature_layer, self.image_size)
+            with _layers_of(self.dtype_policy):
+                self.network = _make_application(make, backbone, self.feature_layer, self.image_size)
 
     @property
     def feature_size(self) -> int:
@@ -248,10 +251,16 @@ def _default_size(name: str, make) -> int:
 
 
 def _make_application(make, name: str, feature_layer: str, image_size: int) -> keras.Model:
-    shape = (image_size, image_size, 3)
+    top = {"include_top": False, "pooling": "avg"} if feature_layer == POOLED else {"include_top": True}
+    try:
+        whole = make(weights=None, input_shape=(image_size, image_size, 3), **top)
+    except ValueError as error:
+        raise UserError(
+            f"{name} cannot be made for images of {image_size} px ({_first_line(error)}): choose another "
+            "--image-size, or 0 for its own"
+        ) from None
     if feature_layer == POOLED:
-        return make(weights=None, include_top=False, pooling="avg", input_shape=shape)
-    whole = make(weights=None, include_top=True, input_shape=shape)
+        return whole
     wanted = _LAYER_ALIASES.get(feature_layer, feature_layer)
     names = [layer.name for layer in whole.layers]
     if wanted not in names:
@@ -271,13 +280,24 @@ def _make_compact(size: int) -> keras.Model:
         raise UserError(f"image size {size}: the compact backbone needs 32 pixels a side or more")
     images = keras.Input((size, size, 3))
     x = images
-    for block, filters in enumerate((16, 32, 64, 128)):
+    for block, filters in enumerate((16, 32, 64, 256)):
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False, name=f"conv{block}")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{block}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"norm{block}")(x)
         x = keras.layers.ReLU(name=f"relu{block}")(x)
     mean = keras.layers.GlobalAveragePooling2D(name="mean")(x)
     largest = keras.layers.GlobalMaxPooling2D(name="largest")(x)
     return keras.Model(images, keras.layers.Concatenate(name="feature")([mean, largest]), name=COMPACT)
+
+
+@contextlib.contextmanager
+def _layers_of(policy: keras.DTypePolicy):
+    """Layers made inside compute by `policy`: the constructors of keras.applications take none."""
+    global_policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(global_policy)
 
 
 def _scale_to_unit(pixels):

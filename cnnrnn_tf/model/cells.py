@@ -104,12 +104,12 @@ CELLS = {
 whose reset gate acts before the product and whose z is the complement of Keras's; `none` is the No-RNN."""
 
 
-def make_cell(name: str, units: int) -> keras.layers.Layer:
-    """The cell called `name` with `units` units.
+def make_cell(name: str, units: int, dtype=None) -> keras.layers.Layer:
+    """The cell called `name` with `units` units, of a Keras dtype or policy; the global one by default.
 
     Raises:
         UserError: there is no such cell.
     """
     if name not in CELLS:
         raise UserError(f"unknown cell {name!r}{nearest(name, CELLS)}: expected {' or '.join(CELLS)}")
-    return CELLS[name](units, name=f"{name}_cell")
+    return CELLS[name](units, name=f"{name}_cell", dtype=dtype)

@@ -63,7 +63,8 @@ class CNNRNN(keras.Model):
             raise UserError(
                 f"max_path_length {max_path_length}: expected 1 to the number of labels, {num_labels}"
             )
-        self.backbone = Backbone(backbone, feature_layer, image_size, name="backbone")
+        policy = self.dtype_policy  # of a model that is loaded, its own and not that of the process
+        self.backbone = Backbone(backbone, feature_layer, image_size, dtype=policy, name="backbone")
         if backbone == COMPACT and trainable_from is not None:
             raise UserError("trainable_from: the compact backbone is always trained as a whole")
         if backbone != COMPACT:
@@ -77,6 +78,7 @@ class CNNRNN(keras.Model):
             dropout=dropout,
             tie_embeddings=tie_embeddings,
             standardise_features=standardise_features,
+            dtype=policy,
             name="decoder",
         )
         self.num_labels = num_labels

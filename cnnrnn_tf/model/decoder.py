@@ -13,6 +13,9 @@ from keras import ops
 from cnnrnn_tf.model.cells import make_cell
 from tfrecords.errors import UserError
 
+MAX_DEVIATIONS = 10.0
+"""How far from its mean a standardised feature may be; what lies beyond is taken to lie there."""
+
 
 @keras.saving.register_keras_serializable(package="cnnrnn_tf")
 class LabelDecoder(keras.Model):
@@ -38,7 +41,7 @@ class LabelDecoder(keras.Model):
         dropout: share of the projections' inputs that is dropped in training, 0 to below 1.
         tie_embeddings: False gives the scores a matrix of their own.
         standardise_features: shift and scale each feature by its mean and deviation on the training images,
-            which `adapt_features` sets.
+            which `adapt_features` sets, and cut it at ten deviations.
 
     Raises:
         UserError: a size below 1, or dropout out of range.
@@ -73,12 +76,14 @@ class LabelDecoder(keras.Model):
         self.dropout = dropout
         self.tie_embeddings = tie_embeddings
         self.standardise_features = standardise_features
-        self.cell = make_cell(cell, cell_units)
-        self.recurrence = keras.layers.RNN(self.cell, return_sequences=True, name="recurrence")
-        self.output_dropout = keras.layers.Dropout(dropout, name="output_dropout")
-        self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout")
-        self.output_projection = keras.layers.Dense(embedding_dim, use_bias=False, name="output_projection")
-        self.feature_projection = keras.layers.Dense(embedding_dim, use_bias=False, name="feature_projection")
+        policy = {"dtype": self.dtype_policy}
+        self.cell = make_cell(cell, cell_units, **policy)
+        self.recurrence = keras.layers.RNN(self.cell, return_sequences=True, name="recurrence", **policy)
+        self.output_dropout = keras.layers.Dropout(dropout, name="output_dropout", **policy)
+        self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout", **policy)
+        projection = {"units": embedding_dim, "use_bias": False, **policy}
+        self.output_projection = keras.layers.Dense(name="output_projection", **projection)
+        self.feature_projection = keras.layers.Dense(name="feature_projection", **projection)
 
     def build(self, input_shape=None):
         # Unit-length rows in expectation, so that scores start near the size of x.
@@ -127,9 +132,9 @@ class LabelDecoder(keras.Model):
         """U_I I: <float>[batch, features], standardised first if so set, -> <float>[batch, embedding]."""
         features = ops.cast(features, self.compute_dtype)
         if self.standardise_features:
-            features = (features - ops.cast(self.feature_mean, features.dtype)) * ops.cast(
-                self.feature_scale, features.dtype
-            )
+            mean, scale = (ops.cast(each, features.dtype) for each in (self.feature_mean, self.feature_scale))
+            # What hardly ever varied in training has a deviation of next to nothing.
+            features = ops.clip((features - mean) * scale, -MAX_DEVIATIONS, MAX_DEVIATIONS)
         return self.feature_projection(self.feature_dropout(features, training=training))
 
     def embed(self, tokens):

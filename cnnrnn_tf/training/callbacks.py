@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import keras
@@ -54,8 +55,37 @@ class DropoutOfEpoch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         layers = [each for each in self.model._flatten_layers() if isinstance(each, keras.layers.Dropout)]
         for place, layer in enumerate(layers):
+            if not layer.rate:  # such a layer draws nothing, and has no generator
+                continue
             seed, draws = np.random.SeedSequence([self.seed, epoch, place]).generate_state(2) >> 1
             layer.seed_generator.state.assign([seed, draws])
+
+
+class Backup(keras.callbacks.BackupAndRestore):
+    """Keras's backup of weights, moments and epoch, of which a stop at any moment leaves a whole one behind.
+
+    Keras writes over the files of the last epoch. Here both are written to a folder beside, which then takes
+    the place of the other.
+    """
+
+    def _save_model(self):
+        place = Path(self.backup_dir)
+        beside = place.with_name(f"{place.name}.partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        self._weights_path, self._training_metadata_path = _backup_files(beside)
+        super()._save_model()
+        self._weights_path, self._training_metadata_path = _backup_files(place)
+        old = place.with_name(f"{place.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        beside.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _backup_files(folder: Path) -> tuple[str, str]:
+    return str(folder / "latest.weights.h5"), str(folder / "training_metadata.json")
 
 
 def make_callbacks(
@@ -72,7 +102,7 @@ def make_callbacks(
         mode="min",
         save_best_only=True,
         save_weights_only=True,
-        initial_value_threshold=min(history, default=math.inf),  # or Keras would keep a first NaN
+        initial_value_threshold=_find_best(history),  # inf at first, or Keras would keep a NaN
     )
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
@@ -81,7 +111,7 @@ def make_callbacks(
         DropoutOfEpoch(seed),
         keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=True),
         keras.callbacks.TensorBoard(str(run_dir), write_graph=False),
-        keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False),
+        Backup(str(run_dir / "backup"), delete_checkpoint=False),
     ]
     return callbacks if progress is None else [progress, *callbacks]
 
@@ -116,6 +146,9 @@ def read_history(run_dir: Path) -> list[dict[str, str]]:
 
 def drop_unfinished(run_dir: Path) -> None:
     """Cuts `history.csv` back to the epochs that the backup covers: the others will run again."""
+    place, old = (run_dir / name for name in ("backup", "backup.old"))
+    if old.exists() and not place.exists():  # stopped between the two renamings
+        old.rename(place)
     rows, finished = read_history(run_dir), finished_epochs(run_dir)
     if len(rows) <= finished:
         return
@@ -129,7 +162,21 @@ def drop_unfinished(run_dir: Path) -> None:
         writer.writerows(rows[:finished])
 
 
+def drop_backup(run_dir: Path) -> None:
+    """Removes what only an unfinished run needs."""
+    for name in ("backup", "backup.partial", "backup.old"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    best_weights_path(run_dir).unlink(missing_ok=True)
+
+
 def _is_out_of_patience(history: list[float], patience: int) -> bool:
     if not patience or not history:
         return False
-    return len(history) - 1 - history.index(min(history)) >= patience
+    best = _find_best(history)
+    last_best = history.index(best) if best in history else -1
+    return len(history) - 1 - last_best >= patience
+
+
+def _find_best(history: list[float]) -> float:
+    """The lowest value, NaN left out; infinity where there is none."""
+    return min((value for value in history if not math.isnan(value)), default=math.inf)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -71,7 +70,7 @@ def cached_features(model: CNNRNN, dataset_dir: Path, split: str) -> np.ndarray:
     """The features of a frozen backbone, `<float32>[images, features]`, extracted once for these weights."""
     fingerprint = feature_fingerprint(
         Manifest.load(dataset_dir).fingerprint,
-        {**model.backbone.get_config(), "policy": keras.config.dtype_policy().name},
+        {**model.backbone.get_config(), "policy": model.backbone.dtype_policy.name},
         [weight.numpy() for weight in model.backbone.weights],
     )
     return load_or_extract(
@@ -113,6 +112,7 @@ def _feature_batches(model: CNNRNN, dataset_dir: Path, split: str) -> Iterator[n
 def _make_decoder(model: CNNRNN, decoding: DecodingConfig):
     @tf.function(
         input_signature=[tf.TensorSpec([None, model.backbone.feature_size], tf.float32)],
+        autograph=False,  # so that mistakes stay one line
     )
     def decode(features):
         found = model.decode(

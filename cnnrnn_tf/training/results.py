@@ -70,6 +70,7 @@ def print_results(metrics: Mapping[str, Any], run_dir: Path) -> None:
         f"{find_command('tensorboard')} --logdir {run_dir.parent.parent}",
         f"{cnnrnn} predict {run_dir} {figures / 'examples'}    (or your own photographs)",
         f"{cnnrnn} check {run_dir / 'export'}",
-        f"{cnnrnn} evaluate {run_dir}",
+        f"{cnnrnn} evaluate {run_dir}"
+        + ("" if metrics["split"] == "test" else f" --split {metrics['split']}"),
     ):
         print(f"  {line}")

@@ -6,7 +6,6 @@ The chapters of one experiment, in order: records, model, features, fit, evaluat
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +17,7 @@ import numpy as np
 from cnnrnn_tf.config import ExperimentConfig
 from cnnrnn_tf.data import datasets
 from cnnrnn_tf.data.sequences import longest_path
-from cnnrnn_tf.evaluation.report import save_metrics, save_per_label
+from cnnrnn_tf.evaluation.report import choose_protocols, save_metrics, save_per_label
 from cnnrnn_tf.model.backbones import COMPACT, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
@@ -26,6 +25,7 @@ from cnnrnn_tf.serving.export import export
 from cnnrnn_tf.training import runs
 from cnnrnn_tf.training.callbacks import (
     best_weights_path,
+    drop_backup,
     drop_unfinished,
     finished_epochs,
     is_over,
@@ -78,6 +78,7 @@ def train(config: ExperimentConfig, runs_dir: Path, run_name: str = "", now: dat
         UserError: settings, records or weights that do not go together; nothing half-made is left behind.
     """
     records = _read_records(config)
+    _check_feasible(config, records)
     set_up(config.training.seed, config.training.deterministic, config.training.precision)
     strategy = make_strategy()
     check_batch_size(config.training.batch_size, len(records.train.image_ids), strategy)
@@ -117,6 +118,9 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
         _LOGGER.info("%s", records.manifest.summary())
         try:
             _fit(config, records, model, strategy, run_dir)
+            model.save(run_dir / runs.MODEL_FILE)
+            metrics = _evaluate(config, records, model, run_dir)
+            export(model, records.vocabulary, config.decoding, run_dir / "export")
         except KeyboardInterrupt:
             _LOGGER.info(
                 "stopped; %d finished epochs are saved. Go on with: %s train.py --resume %s",
@@ -125,12 +129,8 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
                 run_dir,
             )
             raise
-        model.save(run_dir / runs.MODEL_FILE)
-        metrics = _evaluate(config, records, model, run_dir)
-        export(model, records.vocabulary, config.decoding, run_dir / "export")
         save_metrics(metrics, run_dir / "metrics.json")  # from here on the run is finished
-        shutil.rmtree(run_dir / "backup", ignore_errors=True)
-        best_weights_path(run_dir).unlink(missing_ok=True)
+        drop_backup(run_dir)
         print_results(metrics, run_dir)
     return run_dir
 
@@ -145,6 +145,27 @@ def _read_records(config: ExperimentConfig) -> _Records:
         if not labels.image_ids:
             raise UserError(f"{folder}: no image is left in {name}; build the data set with more images")
     return _Records(folder, manifest, LabelVocabulary.load(folder), train, holdout)
+
+
+def _check_feasible(config: ExperimentConfig, records: _Records) -> None:
+    """Refuses before the training what would fail after it, or in the middle."""
+    decoding, num_labels = config.decoding, records.vocabulary.size
+    if decoding.max_length > num_labels:
+        raise UserError(
+            f"--max-length {decoding.max_length}: no label comes twice, and {records.folder} has {num_labels}"
+        )
+    longest = decoding.max_length or records.max_path_length
+    if decoding.min_length > longest:
+        raise UserError(
+            f"--min-length {decoding.min_length}: no training image has more than {records.max_path_length} "
+            f"labels, so paths end there; raise --max-length or lower --min-length"
+        )
+    name = config.evaluation.protocol
+    choose_protocols(config.data.dataset, None if name == "default" else name)
+    model, training = config.model, config.training
+    is_fine_tuned = model.backbone != COMPACT and model.fine_tune_from != "none"
+    if is_fine_tuned and training.crop and not training.flip:
+        raise UserError("--no-flip: random crops are mirrored as well; add --no-crop")
 
 
 def _build_demo(data_dir: Path) -> None:
@@ -205,7 +226,7 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             model.image_size,
             records.train.labels,
             start_epoch=start_epoch,
-            flip=settings.flip or crop,
+            flip=settings.flip,
             shift=settings.shift if config.model.backbone == COMPACT else 0.0,
             crop=crop,
             **options,
@@ -233,7 +254,6 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             loss=PathNegativeLogLikelihood(),
             metrics=[PathNLL()],
         )
-        trained.optimizer.build(trained.trainable_variables)  # or a backup's moments would not be restored
     num_weights = sum(int(np.prod(weight.shape)) for weight in trained.trainable_weights)
     _LOGGER.info(
         "training %s weights on %s images, on %s",
