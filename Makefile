@@ -24,7 +24,7 @@ train: .venv/.installed
 test: .venv/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-long: .venv/.installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -257,7 +257,7 @@ def _convert(value, current, where: str):
 def _check_ranges(config: ExperimentConfig) -> None:
     model, training, decoding = config.model, config.training, config.decoding
     for name, value, low, high in (
-        ("image_size", model.image_size, 0, math.inf),
+        ("image_size", model.image_size, 0, 4096),
         ("cell_units", model.cell_units, 1, math.inf),
         ("embedding_dim", model.embedding_dim, 1, math.inf),
         ("dropout", model.dropout, 0, 0.999),
@@ -276,7 +276,7 @@ def _check_ranges(config: ExperimentConfig) -> None:
         ("max_length", decoding.max_length, 0, math.inf),
         ("length_penalty", decoding.length_penalty, 0, math.inf),
     ):
-        if not low <= value <= high:
+        if not (low <= value <= high and value < math.inf):
             limit = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise UserError(f"{name} {value}: expected {limit}")
     for name, rate in (

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 
 import pytest
 import tyro
+from drawn_source import SMALL, DrawnSource
 from PIL import Image
 
 from tfrecords.__main__ import main
+from tfrecords.build import build
 from tfrecords.cli import parse, run_main
 from tfrecords.errors import UserError
 
@@ -301,3 +303,20 @@ def test_run_main_passes_the_status_on_and_leaves_bugs_alone():
     assert run_main(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         run_main(lambda: 1 / 0)
+
+
+def test_files_that_are_in_the_way_and_shards_that_are_gone_are_one_line(tmp_path, capsys):
+    build(DrawnSource(SMALL), "small", tmp_path, progress=False)
+    shard = next((tmp_path / "small").glob("train-*.tfrecord"))
+    whole = shard.read_bytes()
+    for content in (None, whole[:-5], whole[:20] + b"xxxx" + whole[24:]):
+        shard.unlink() if content is None else shard.write_bytes(content)
+        assert main(["report", "small", "--data-dir", str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("error: records are missing or damaged") and line.endswith(
+            "build the data set again"
+        )
+    (tmp_path / "odd" / "manifest.json").mkdir(parents=True)
+    assert main(["report", "odd", "--data-dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {tmp_path / 'odd' / 'manifest.json'}: Is a directory")

@@ -88,6 +88,9 @@ def test_a_mistake_in_a_config_file_gets_one_line(content, message, tmp_path):
         (["--learning-rate", "0"], "learning_rate 0.0: expected more than 0"),
         (["--min-length", "4", "--max-length", "3"], "min_length 4: expected at most max_length, 3"),
         (["--beam-size", "0"], "beam_size 0: expected 1 or more"),
+        (["--weight-decay", "inf"], "weight_decay inf: expected 0 or more"),
+        (["--seed", "-1"], "seed -1: expected 0 to 4294967295"),
+        (["--image-size", "5000"], "image_size 5000: expected 0 to 4096"),
         (["--datset", "demo"], r"unknown flag --datset \(did you mean '--dataset'\?\)"),
     ],
 )

@@ -11,6 +11,7 @@ from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.sources.table import TableSource
+from tfrecords.vocabulary import LabelVocabulary
 
 
 def test_the_manifest_has_no_path_of_this_machine_and_no_time(tmp_path):
@@ -34,6 +35,14 @@ def test_the_fingerprint_of_the_manifest_covers_everything_else(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="was edited after the build"):
         Manifest.load(tmp_path / "small")
+
+
+def test_a_vocabulary_of_other_records_is_refused(tmp_path):
+    manifest = build(DrawnSource(SMALL), "small", tmp_path, progress=False)
+    assert manifest.load_vocabulary(tmp_path / "small").size == 5
+    LabelVocabulary.from_counts({"a": 2, "b": 1}).save(tmp_path / "small" / "vocabulary.json")
+    with pytest.raises(UserError, match="not the vocabulary that the records were built with"):
+        manifest.load_vocabulary(tmp_path / "small")
 
 
 @pytest.mark.parametrize(

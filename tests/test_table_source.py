@@ -354,3 +354,13 @@ def test_sources_go_by_name():
         UserError, match=r"unknown source 'tabel' \(did you mean 'table'\?\): expected demo or table"
     ):
         make_source("tabel")
+
+
+def test_a_path_that_no_file_can_have_is_skipped_and_such_a_label_refused(write):
+    rows = [{"image": name, "labels": ["sea"]} for name in ("a.jpg", "b\0.jpg", "\ud800.jpg")]
+    source = write("".join(json.dumps(row) + "\n" for row in rows), "labels.jsonl")
+    items = list(source.annotations("train"))
+    assert [getattr(item, "reason", "kept") for item in items] == ["kept", *["invalid_image_path"] * 2]
+    source = write(json.dumps({"image": "a.jpg", "labels": ["\ud800"]}), "labels.jsonl")
+    with pytest.raises(UserError, match=r"line 1: the label .* holds a character that is no text"):
+        source.splits()

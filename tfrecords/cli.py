@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+# What TensorFlow raises at a file of records that was removed, cut off or changed since it was built.
+_RECORD_ERRORS = ("DataLossError", "NotFoundError", "FailedPreconditionError")
 
 
 def run_main(run: Callable[[], int | None]) -> int:
@@ -37,14 +39,27 @@ def run_main(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_MISTAKE
+        return _tell(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of `... | head` has left; Python must not flush to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_MISTAKE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _tell(f"{error.filename}: {error.strerror}; choose another place, or mend its permissions")
+    except Exception as error:
+        if type(error).__name__ not in _RECORD_ERRORS or "tensorflow" not in type(error).__module__:
+            raise
+        reason = getattr(error, "message", str(error)).strip().partition("\n")[0].partition("}} ")
+        return _tell(f"records are missing or damaged ({reason[2] or reason[0]}): build the data set again")
+
+
+def _tell(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return EXIT_MISTAKE
 
 
 def find_command(name: str) -> str:

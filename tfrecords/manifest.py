@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from tfrecords import vocabulary as vocabularies
 from tfrecords.errors import UserError, nearest
+from tfrecords.vocabulary import LabelVocabulary
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -106,6 +108,20 @@ class Manifest:
     def shard_paths(self, dataset_dir: str | Path, split: str) -> list[str]:
         """The shard files of `split`, in their order."""
         return [str(Path(dataset_dir) / shard.file) for shard in self.split(split).shards]
+
+    def load_vocabulary(self, dataset_dir: str | Path) -> LabelVocabulary:
+        """The labels behind the ids in the records.
+
+        Raises:
+            UserError: there is no vocabulary, or one that the records were not built with.
+        """
+        vocabulary = LabelVocabulary.load(dataset_dir)
+        if vocabulary.fingerprint != self.vocabulary_fingerprint:
+            raise UserError(
+                f"{Path(dataset_dir) / vocabularies.FILE_NAME}: not the vocabulary that the records were "
+                "built with, so an id would mean another label; build the data set again"
+            )
+        return vocabulary
 
     def to_json(self) -> dict:
         """A plain dictionary for `json.dump`."""

@@ -39,7 +39,7 @@ def summarize(dataset_dir: str | Path, k: int = 3, max_rows: int = 20) -> dict:
         UserError: nothing is built there.
     """
     manifest = Manifest.load(dataset_dir)
-    vocabulary = LabelVocabulary.load(dataset_dir)
+    vocabulary = manifest.load_vocabulary(dataset_dir)
     truth = {split: read_truth(dataset_dir, manifest, vocabulary, split) for split in manifest.splits}
     pairs = count_pairs(truth["train"][0])
     num_positive = {split: positive.sum(axis=0) for split, (positive, _) in truth.items()}

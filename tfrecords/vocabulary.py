@@ -100,8 +100,10 @@ class LabelVocabulary:
         """
         try:
             vocabulary = cls(tuple(content["names"]), tuple(content["counts"]))
-            stored = content["fingerprint"]
-        except (KeyError, TypeError) as error:
+            stored = content["fingerprint"][:]
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{where}: not a label vocabulary ({error}); expected the keys names, counts and fingerprint"
             ) from None

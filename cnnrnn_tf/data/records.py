@@ -13,7 +13,6 @@ from cnnrnn_tf.data.images import decode_image, resize_and_crop
 from tfrecords.errors import UserError, nearest
 from tfrecords.manifest import Manifest
 from tfrecords.schema import parse
-from tfrecords.vocabulary import LabelVocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ def load_labels(dataset_dir, split):
     Raises:
         UserError: the data set is not built, or has no such split.
     """
-    num_labels = LabelVocabulary.load(dataset_dir).size
+    num_labels = Manifest.load(dataset_dir).load_vocabulary(dataset_dir).size
     keys = ("image/source_id", "image/class/label", "image/class/ignored")
     image_ids, positive, unknown = [], [], []
     for record in _read_records(dataset_dir, split, keys).prefetch(tf.data.AUTOTUNE).as_numpy_iterator():

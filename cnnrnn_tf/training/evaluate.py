@@ -89,7 +89,7 @@ def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
     Raises:
         UserError: they differ, so an id would mean another label.
     """
-    vocabulary = LabelVocabulary.load(dataset_dir)
+    vocabulary = Manifest.load(dataset_dir).load_vocabulary(dataset_dir)
     if vocabulary.fingerprint != model.vocabulary_fingerprint:
         raise UserError(
             f"{dataset_dir}: its labels or their counts are not those that the model was trained with; the "

@@ -144,7 +144,7 @@ def _read_records(config: ExperimentConfig) -> _Records:
     for name, labels in (("train", train), ("holdout", holdout)):
         if not labels.image_ids:
             raise UserError(f"{folder}: no image is left in {name}; build the data set with more images")
-    return _Records(folder, manifest, LabelVocabulary.load(folder), train, holdout)
+    return _Records(folder, manifest, manifest.load_vocabulary(folder), train, holdout)
 
 
 def _check_feasible(config: ExperimentConfig, records: _Records) -> None:

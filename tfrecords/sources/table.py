@@ -17,7 +17,7 @@ from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError
 from tfrecords.manifest import SPLITS
 from tfrecords.sources.base import Source, join_inside
-from tfrecords.sources.table_files import Columns, Row, open_table
+from tfrecords.sources.table_files import Columns, Row, is_text, open_table
 
 SPLIT_OF_WORD = {
     "train": "train",
@@ -115,6 +115,10 @@ class TableSource(Source):
             split = self._read_split(row)
             if not row.image:
                 yield split, Skip(f"line {row.line}", "no_image_path", f"{self._where(row)}: no image path")
+                continue
+            if not is_text(row.image):
+                detail = f"{self._where(row)}: {row.image!r} holds what no file name can"
+                yield split, Skip(f"line {row.line}", "invalid_image_path", detail)
                 continue
             # A path may be written with the separators of another system: train\0001.jpg.
             path = join_inside(self.images, row.image.replace("\\", "/"))

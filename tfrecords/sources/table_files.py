@@ -76,6 +76,9 @@ class TableFile(ABC):
         return positive, tuple(name for name, value in known.items() if value is None)
 
     def make_row(self, line: int, image: str, split: str | None, labels, ignored) -> Row:
+        for name in (*labels, *ignored):
+            if not is_text(name):
+                raise self.fail(line, f"the label {name!r} holds a character that is no text: write it anew")
         for name in labels:
             if name in ignored:
                 raise self.fail(line, f"the label {name!r} is both given and unknown: leave one of the two")
@@ -266,6 +269,15 @@ class JsonlTable(TableFile):
             line,
             f"the labels are {names!r}: expected a list of texts, a joined text, or an object of 1 and 0",
         )
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` can stand in a file: no NUL and no half of a UTF-16 pair, which JSON can spell.
+
+    >>> is_text("été"), is_text("a\\0b"), is_text("\\ud800")
+    (True, False, False)
+    """
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def open_table(path: str, columns: Columns) -> TableFile:
