@@ -217,7 +217,10 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "coco2014": _PAPER,
     "voc2007": _PAPER,
 }
-_OWN = {"model": {"standardise_features": True}}
+_OWN = {
+    "model": {"standardise_features": True, "dropout": 0.7},
+    "training": {"learning_rate": 4e-5, "warmup_epochs": 3, "epochs": 60},
+}
 
 
 def preset(dataset: str) -> dict[str, dict[str, Any]]:

@@ -42,7 +42,10 @@ def test_the_presets_are_the_papers_settings_for_its_data_sets():
 
 
 def test_any_other_data_set_gets_the_settings_for_small_data():
-    assert preset("ponds") == {"model": {"standardise_features": True}}
+    assert preset("ponds") == preset("mine") != preset("demo")
+    config = read("--dataset", "ponds")
+    assert config.model.standardise_features and config.model.dropout == 0.7
+    assert (config.training.learning_rate, config.training.warmup_epochs) == (4e-5, 3)
 
 
 def test_the_config_file_may_name_the_data_set_whose_preset_counts(tmp_path):
