@@ -142,17 +142,6 @@ def test_help_answers_with_status_0_and_without_tensorflow(line):
     assert "usage: python -m tfrecords" in done.stdout
 
 
-def test_help_is_quick():
-    def run_once():
-        start = sum(os.times()[2:4])  # CPU seconds of child processes: others may share the machine
-        subprocess.run(
-            [sys.executable, "-m", "tfrecords", "build", "table", "--help"], cwd=ROOT, capture_output=True
-        )
-        return sum(os.times()[2:4]) - start
-
-    assert min(run_once() for _ in range(3)) < 0.5
-
-
 def test_no_module_but_the_records_own_needs_tensorflow_to_be_imported():
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "tfrecords").rglob("*.py")
