@@ -133,3 +133,14 @@ def test_a_source_at_odds_with_itself_is_refused_and_nothing_is_written(tmp_path
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="cannot name a data set"):
         build(DrawnSource(SMALL), name, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_data_set_is_never_replaced(tmp_path, overwrite):
+    """It might hold the very photographs: `--data-dir . --name photos --overwrite`."""
+    photograph = tmp_path / "photos" / "a.jpg"
+    photograph.parent.mkdir()
+    photograph.write_bytes(b"precious")
+    with pytest.raises(UserError, match="exists and is no data set that was built here"):
+        build(DrawnSource(SMALL), "photos", tmp_path, overwrite=overwrite, progress=False)
+    assert photograph.read_bytes() == b"precious"

@@ -15,6 +15,7 @@ from pathlib import Path
 from tfrecords import vocabulary as vocabularies
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError, nearest
+from tfrecords.manifest import FILE_NAME as MANIFEST_FILE_NAME
 from tfrecords.manifest import SPLITS, Holdout, Manifest, Split
 from tfrecords.sources.base import Source
 from tfrecords.vocabulary import LabelVocabulary
@@ -48,8 +49,7 @@ def build(
     """
     _check_name(name)
     target = Path(data_dir) / name
-    if not overwrite:
-        _refuse_existing(target)
+    _refuse_existing(target, overwrite)
     annotations, skips = _read_source(source)
     vocabulary = _count_labels(source, annotations)
     try:
@@ -212,8 +212,13 @@ def _check_name(name: str) -> None:
         )
 
 
-def _refuse_existing(target: Path) -> None:
-    if target.exists():
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    """Nothing is replaced unless asked for, and nothing but a data set ever: it might be the photographs."""
+    if not target.exists():
+        return
+    if not (target / MANIFEST_FILE_NAME).is_file():
+        raise UserError(f"{target} exists and is no data set that was built here: choose another --name")
+    if not overwrite:
         raise UserError(f"{target} exists: pass --overwrite to replace it, or choose another --name")
 
 
