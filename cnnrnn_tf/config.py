@@ -43,6 +43,8 @@ class ModelConfig:
     """Layer of the CNN that represents the image: fc7 for vgg16 by default, `pooled` for the others."""
     image_size: int = 0
     """Pixels a side; 0 takes the backbone's own."""
+    image_fit: Literal["crop", "stretch"] = "crop"
+    """How a photograph becomes a square: crop cuts out its centre, stretch keeps all of it, squeezed."""
     fine_tune_from: str = "none"
     """First layer of the CNN that is trained along; `none` freezes it (compact is always trained)."""
     cell: Literal["lstm", "paper", "gru", "none"] = "lstm"
@@ -218,7 +220,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "voc2007": _PAPER,
 }
 _OWN = {
-    "model": {"standardise_features": True, "dropout": 0.7},
+    "model": {"image_fit": "stretch", "standardise_features": True, "dropout": 0.7},
     "training": {"learning_rate": 4e-5, "warmup_epochs": 3, "epochs": 60},
 }
 
@@ -294,6 +296,7 @@ def _check_ranges(config: ExperimentConfig) -> None:
         )
     for section, name in (
         (config.data, "label_order"),
+        (model, "image_fit"),
         (model, "cell"),
         (training, "precision"),
         (training, "learning_rate_schedule"),

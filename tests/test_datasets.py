@@ -23,6 +23,7 @@ from cnnrnn_tf.data.datasets import (
     image_validation_batches,
     load_labels,
 )
+from cnnrnn_tf.data.features import load_or_extract
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, is_held_out
@@ -353,6 +354,44 @@ def test_validation_is_one_pass_in_the_order_of_the_records(folder, labels, max_
     np.testing.assert_array_equal(
         np.concatenate([t for _, t in same.as_numpy_iterator()]), np.concatenate(targets)
     )
+
+
+class EdgedSource(DrawnSource):
+    """Black pictures of 24 x 8 px whose left edge is white: the centre square never shows it."""
+
+    def read_image(self, annotation):
+        pixels = np.zeros([8, 24, 3], np.uint8)
+        pixels[:, :3] = 255
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+
+@pytest.mark.parametrize(("image_fit", "sees_the_edge"), [("crop", False), ("stretch", True)])
+def test_the_whole_picture_is_seen_where_it_is_stretched(tmp_path, image_fit, sees_the_edge):
+    build(EdgedSource({"train": list(annotations(range(40)))}), "edged", tmp_path, workers=1, progress=False)
+    folder = tmp_path / "edged"
+    labels = load_labels(folder, "train").labels
+    options = {"batch_size": 16, "num_steps": 5, "image_fit": image_fit}
+    make = {
+        "records": lambda: image_batches(folder, "train", 8, 16, image_fit),
+        "kept": lambda: image_training_batches(folder, "train", 8, labels, **options),
+        "read": lambda: image_training_batches(folder, "train", 8, labels, max_cache_bytes=0, **options),
+        "validation": lambda: image_validation_batches(folder, "train", 8, labels, **options),
+    }
+    for name, batches in make.items():
+        [batch] = batches().take(1)
+        pictures = (batch if name == "records" else batch[0])["image"].numpy()
+        assert {picture.max() > 200 for picture in pictures} == {sees_the_edge}, name
+    [(random, _)] = image_training_batches(folder, "train", 8, labels, crop=True, **options).take(1)
+    widths = (random["image"].numpy()[:, 0, :, 0] > 127).sum(axis=1)  # of the edge, px: 3 of 24, or 1 of 8
+    assert widths.max() == (1 if sees_the_edge else 3)
+
+    def brightest(images):
+        return tf.reduce_max(images, axis=[1, 2])
+
+    found = load_or_extract(folder, "train", image_fit, brightest, 8, image_fit, progress=False)
+    assert {row.max() > 200 for row in found} == {sees_the_edge}
 
 
 # ---- mistakes

@@ -44,7 +44,7 @@ def built(tmp_path_factory):
 def decoded(built):
     """The batches of a split, decoded once: most tests here ask how often they are read, not how."""
     whole = {split: list(image_batches(built, split, SIZE_PX, 16)) for split in ("train+holdout", "test")}
-    return lambda dataset_dir, split, image_size, batch_size: whole[split]
+    return lambda dataset_dir, split, image_size, batch_size, image_fit: whole[split]
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_a_batch_gives_for_every_format_what_one_file_gives(decode_batch):
     squares, valid, errors = decode_batch(list(FORMATS.values()))
     assert valid.all() and set(errors) == {b""}
     for square, encoded in zip(squares, FORMATS.values(), strict=True):
-        np.testing.assert_array_equal(square, images.resize_and_crop(images.decode_image(encoded), SIZE))
+        np.testing.assert_array_equal(square, images.fit_to_square(images.decode_image(encoded), SIZE))
 
 
 def test_headers_give_the_sizes_that_pillow_reads(read_header):
@@ -392,22 +392,34 @@ def test_resizing_equals_pillow_on_the_centre_square(height, width):
     left, top = (width - short) / 2, (height - short) / 2
     box = (left, top, left + short, top + short)
     expected = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box))
-    square = images.resize_and_crop(tf.constant(np.asarray(image)), SIZE).numpy()
+    square = images.fit_to_square(tf.constant(np.asarray(image)), SIZE).numpy()
     assert square.dtype == np.float32 and square.shape == (SIZE, SIZE, 3)
     assert np.abs(square - expected).max() <= 1.01  # Pillow rounds after each of its two passes
 
 
-def test_a_white_image_stays_within_255():
-    assert images.resize_and_crop(tf.fill([333, 77, 3], np.uint8(255)), SIZE).numpy().max() <= 255
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 61), (48, 48), (20, 30), (400, 51)])
+def test_stretching_equals_pillow_on_the_whole_image(height, width):
+    image = make_photograph(height, width)
+    expected = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    square = images.fit_to_square(tf.constant(np.asarray(image)), SIZE, "stretch").numpy()
+    assert np.abs(square - expected).max() <= 1.01
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    batch, _, _ = images.decode_batch([buffer.getvalue()], SIZE, "stretch")
+    np.testing.assert_array_equal(batch[0], square)
+
+
+@pytest.mark.parametrize("image_fit", images.IMAGE_FITS)
+def test_a_white_image_stays_within_255(image_fit):
+    white = tf.fill([333, 77, 3], np.uint8(255))
+    assert images.fit_to_square(white, SIZE, image_fit).numpy().max() <= 255
 
 
 def test_random_squares_lie_within_the_image_and_are_mirrored_half_of_the_time():
     # Red says the column, green the row: each square tells where it was cut.
     y, x = np.mgrid[:64, :96]
     image = tf.constant(np.stack([2.0 * x, 2.0 * y, 0 * x], axis=-1), tf.float32)
-    squares = np.stack(
-        [images.random_crop_and_flip(image, 32, [seed, 1], short_side=64) for seed in range(200)]
-    )
+    squares = np.stack([images.random_crop_and_flip(image, 32, [seed, 1], side=64) for seed in range(200)])
     red, green = squares[..., 0] / 2, squares[..., 1] / 2
     mirrored = red[:, 0, 0] > red[:, 0, -1]
     assert 70 < mirrored.sum() < 130
@@ -416,6 +428,39 @@ def test_random_squares_lie_within_the_image_and_are_mirrored_half_of_the_time()
     left, top = red.min(axis=(1, 2)), green[:, 0, 0]
     assert left.min() >= 0 and left.max() <= 64 and left.min() < 5 and left.max() > 59
     assert top.min() >= 0 and top.max() <= 32 and top.min() < 3 and top.max() > 29
+
+
+def test_random_squares_of_a_stretched_image_lie_within_it():
+    y, x = np.mgrid[:64, :128]
+    image = tf.constant(np.stack([x, y, 0 * x], axis=-1), tf.float32)
+    squares = np.stack(
+        [images.random_crop_and_flip(image, 48, [seed, 1], "stretch", side=64) for seed in range(60)]
+    )
+    widths, heights = (np.ptp(squares[..., channel], axis=(1, 2)) for channel in (0, 1))
+    np.testing.assert_allclose(widths, 2 * 47, atol=0.6)  # 48 of 64 columns, each two pixels wide
+    np.testing.assert_allclose(heights, 47, atol=1e-3)
+    assert squares[..., 0].min() < 8 and squares[..., 0].max() > 119
+
+
+def test_a_thumbnail_is_the_whole_image_upright_in_its_own_shape():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    buffer = io.BytesIO()
+    image = make_photograph(600, 900)
+    image.save(buffer, "JPEG", quality=95, exif=exif)
+    small = images.read_thumbnail(buffer.getvalue(), longest_px=300)
+    assert small.dtype == np.uint8 and small.shape == (300, 200, 3)
+    expected = np.asarray(image.transpose(Image.Transpose.ROTATE_270).resize((200, 300), Image.BILINEAR))
+    assert np.abs(small.astype(int) - expected).mean() < 2
+    assert images.read_thumbnail(JPEG).shape == (64, 96, 3)  # never made larger
+
+
+def test_a_thumbnail_of_16_bits_keeps_its_greys():
+    grey = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG")
+    small = images.read_thumbnail(buffer.getvalue())
+    np.testing.assert_allclose(small[..., 0], grey / 257, atol=1.5)
 
 
 def test_random_squares_follow_from_the_seed():

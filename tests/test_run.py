@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from drawn_source import DrawnSource, draw
 from PIL import Image
+from tiny_model import make_model
 
 import train as train_command
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
-from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.evaluation.report import find_row
-from cnnrnn_tf.serving.export import load_export
-from cnnrnn_tf.training import callbacks, run, runs
+from cnnrnn_tf.serving.export import export, load_export
+from cnnrnn_tf.serving.signatures import Tagger, tag_files
+from cnnrnn_tf.training import callbacks, evaluate, run, runs
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import is_held_out
@@ -268,6 +270,54 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_as_an_unbroken_one(
     )
     for ours, theirs in zip(read_weights(finished), read_weights(broken), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+# ---- from pictures to squares
+
+
+class WideSource(SquaresSource):
+    """The same pictures twice as wide."""
+
+    def read_image(self, annotation):
+        file = io.BytesIO()
+        with Image.open(io.BytesIO(super().read_image(annotation))) as square:
+            square.resize((64, 32)).save(file, "PNG")
+        return file.getvalue()
+
+
+@pytest.mark.parametrize("image_fit", ["crop", "stretch"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_pictures_become_squares_in_one_way_in_evaluation_and_export(tmp_path, frozen, image_fit):
+    contents = {"train": list(annotate("train", 48)), "test": list(annotate("test", 8))}
+    source = WideSource(contents)
+    build(source, "wide", tmp_path, workers=1, progress=False)
+    vocabulary = LabelVocabulary.load(tmp_path / "wide")
+    model = make_model(vocabulary, max_path_length=3, image_fit=image_fit)
+    model.backbone.trainable = not frozen
+    decoding = DecodingConfig()
+    found = evaluate.predict_split(model, tmp_path / "wide", "test", decoding)
+    annotations = {annotation.image_id: annotation for annotation in contents["test"]}
+    files = [source.read_image(annotations[image_id]) for image_id in found.image_ids]
+
+    def differ_from(tagger):
+        probabilities = [image.path_probability for image in tag_files(tagger, files)]
+        return np.abs(np.divide(probabilities, np.exp(found.path_log_probs)) - 1).max()
+
+    assert differ_from(load_export(export(model, vocabulary, decoding, tmp_path / "export"))) < 1e-3
+    model.backbone.image_fit = "crop" if image_fit == "stretch" else "stretch"
+    assert differ_from(Tagger(model, vocabulary, decoding)) > 0.01  # or this test could not fail
+
+
+def test_a_run_trains_on_pictures_as_its_settings_say(data_dir, tmp_path):
+    build(WideSource({"train": list(annotate("train", 64))}), "wide", tmp_path, workers=1, progress=False)
+    first, second = (
+        run.train(with_model(configure(tmp_path, "wide", epochs=1), image_fit=image_fit), tmp_path, image_fit)
+        for image_fit in ("crop", "stretch")
+    )
+    for path in (first, second):
+        assert runs.load_run(path).model.image_fit == path.name
+    [one], [other] = read_history(first), read_history(second)
+    assert one["nll"] != other["nll"] and one["val_nll"] != other["val_nll"]
 
 
 # ---- cached features, label orders

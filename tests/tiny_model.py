@@ -23,7 +23,7 @@ def make_photograph(seed, file_format="JPEG"):
     return file.getvalue()
 
 
-def make_model(vocabulary=VOCABULARY, max_path_length=4, seed=1):
+def make_model(vocabulary=VOCABULARY, max_path_length=4, seed=1, image_fit="crop"):
     """A model with random weights and standardised features, so that photographs have labels of their own."""
     tf.keras.utils.set_random_seed(seed)
     model = CNNRNN(
@@ -31,6 +31,7 @@ def make_model(vocabulary=VOCABULARY, max_path_length=4, seed=1):
         max_path_length,
         backbone="compact",
         image_size=32,
+        image_fit=image_fit,
         cell_units=160,  # its kernels are large enough for the lint that finds copies
         standardise_features=True,
         vocabulary_fingerprint=vocabulary.fingerprint,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
-_THUMBNAIL_PX = 480
 
 
 @dataclass
@@ -213,21 +212,12 @@ def _format(path: Path, image: TaggedImage, given: list[str]) -> Iterator[str]:
 
 
 def _save_grid(path: Path, tagged: list[tuple[Path, TaggedImage]]) -> None:
+    from cnnrnn_tf.data.images import read_thumbnail
     from cnnrnn_tf.viz.figures import save_grid
 
     save_grid(
         path,
-        pictures=[_read_thumbnail(image_path) for image_path, _ in tagged],
+        pictures=[read_thumbnail(image_path.read_bytes()) for image_path, _ in tagged],
         tags=[list(zip(image.labels, image.probabilities, strict=True)) for _, image in tagged],
         names=[image_path.name for image_path, _ in tagged],
     )
-
-
-def _read_thumbnail(path: Path):
-    """Returns the whole picture, upright, <uint8>[height, width, 3]; the model saw its centre square."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -18,7 +18,6 @@ from cnnrnn_tf.data.records import (
     image_batches,
     load_labels,
     select_records,
-    to_uint8,
 )
 from cnnrnn_tf.data.sequences import check_num_steps, encode_paths, order_ranks, shuffle_ranks
 from tfrecords.errors import UserError
@@ -111,6 +110,7 @@ def image_training_batches(
     num_steps,
     label_order="frequent",
     seed=0,
+    image_fit="crop",
     start_epoch=0,
     shuffle=True,
     drop_remainder=True,
@@ -128,6 +128,7 @@ def image_training_batches(
     Args:
         image_size: side of the squares, px.
         labels: <uint8>[images, labels] of `load_labels(dataset_dir, split)`.
+        image_fit: how an image becomes a square, "crop" or "stretch": `cnnrnn_tf.data.images.fit_to_square`.
         flip: mirror half of the pictures, drawn by (seed, epoch, step).
         shift: move each picture by up to this share of its side, below 0.5, drawn likewise; 0 moves none.
         crop: cut random squares and mirror half of them (`random_crop_and_flip`) in place of the centre;
@@ -149,9 +150,11 @@ def image_training_batches(
     order = _Order(len(labels), batch_size, seed, start_epoch, shuffle, drop_remainder)
     batches = order.batches()
     if crop:
-        batches = _read_pictures(batches, dataset_dir, split, len(labels), partial(_crop, image_size))
+        batches = _read_pictures(batches, dataset_dir, split, len(labels), partial(_crop, image_size, image_fit))
     else:
-        batches = _add_pictures(batches, dataset_dir, split, image_size, len(labels), max_cache_bytes)
+        batches = _add_pictures(
+            batches, dataset_dir, split, image_size, image_fit, len(labels), max_cache_bytes
+        )
         if flip or shift:
             batches = batches.map(partial(_move, flip, round(shift * image_size)), tf.data.AUTOTUNE)
     return _finish(_teach(batches, labels, num_steps, label_order, seed))
@@ -166,6 +169,7 @@ def image_validation_batches(
     batch_size,
     num_steps,
     label_order="frequent",
+    image_fit="crop",
     seed=0,
     max_cache_bytes=MAX_CACHE_BYTES,
 ):
@@ -174,7 +178,9 @@ def image_validation_batches(
     Arguments, elements and errors are those of `image_training_batches`.
     """
     batches = _Order(len(labels), batch_size, seed, shuffle=False, drop_remainder=False).epoch_batches(0)
-    batches = _add_pictures(batches, dataset_dir, split, image_size, len(labels), max_cache_bytes)
+    batches = _add_pictures(
+        batches, dataset_dir, split, image_size, image_fit, len(labels), max_cache_bytes
+    )
     return _finish(_teach(batches, labels, num_steps, label_order, seed))
 
 
@@ -256,18 +262,20 @@ def _gather_features(features, num_images):
     return lambda batch: {**batch, "features": tf.gather(features, batch["rows"])}
 
 
-def _add_pictures(batches, dataset_dir, split, image_size, num_images, max_cache_bytes):
+def _add_pictures(batches, dataset_dir, split, image_size, image_fit, num_images, max_cache_bytes):
     if num_images * image_size**2 * 3 > max_cache_bytes:
-        return _read_pictures(batches, dataset_dir, split, num_images, partial(_centre, image_size))
-    pictures = _load_pictures(dataset_dir, split, image_size, num_images)
+        prepare = partial(_fit, image_size, image_fit)
+        return _read_pictures(batches, dataset_dir, split, num_images, prepare)
+    pictures = _load_pictures(dataset_dir, split, image_size, image_fit, num_images)
     return batches.map(lambda batch: {**batch, "image": tf.gather(pictures, batch["rows"])}, tf.data.AUTOTUNE)
 
 
-def _load_pictures(dataset_dir, split, image_size, num_images):
+def _load_pictures(dataset_dir, split, image_size, image_fit, num_images):
     """All pictures of `split`, <uint8>[images, image_size, image_size, 3]."""
     pictures = np.empty([num_images, image_size, image_size, 3], np.uint8)
     num_read = 0
-    for batch in image_batches(dataset_dir, split, image_size, batch_size=64).as_numpy_iterator():
+    batches = image_batches(dataset_dir, split, image_size, 64, image_fit)
+    for batch in batches.as_numpy_iterator():
         images = batch["image"]
         _check_count(num_read + len(images) <= num_images, split, num_images)
         pictures[num_read : num_read + len(images)] = images
@@ -308,13 +316,14 @@ def _read_pictures(batches, dataset_dir, split, num_images, prepare):
     return batches.map(fetch, tf.data.AUTOTUNE).map(decode, tf.data.AUTOTUNE)
 
 
-def _centre(image_size, encoded, orientation, seed):
+def _fit(image_size, image_fit, encoded, orientation, seed):
     del seed
-    return decode_square(encoded, orientation, image_size)
+    return decode_square(encoded, orientation, image_size, image_fit)
 
 
-def _crop(image_size, encoded, orientation, seed):
-    return to_uint8(random_crop_and_flip(decode_image(encoded, orientation), image_size, seed))
+def _crop(image_size, image_fit, encoded, orientation, seed):
+    square = random_crop_and_flip(decode_image(encoded, orientation), image_size, seed, image_fit)
+    return tf.cast(square, tf.uint8)
 
 
 def _move(flip, shift_px, batch):

@@ -27,7 +27,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def load_or_extract(
-    dataset_dir, split, fingerprint, extract, image_size, batch_size=32, progress=True
+    dataset_dir, split, fingerprint, extract, image_size, image_fit="crop", batch_size=32, progress=True
 ) -> np.ndarray:
     """Returns the features of `split`, in the order of `load_labels`: from the cache, or in one pass.
 
@@ -39,6 +39,7 @@ def load_or_extract(
         extract: <uint8>[batch, image_size, image_size, 3] RGB -> <float>[batch, F]; called only where the
             cache has nothing.
         image_size: side of the squares that `extract` gets, px.
+        image_fit: how an image becomes one, "crop" or "stretch".
         progress: show a bar and the images per second on stderr.
 
     Returns:
@@ -55,6 +56,7 @@ def load_or_extract(
         "features": fingerprint,
         "split": selection.shard_split,
         "image_size": image_size,
+        "image_fit": image_fit,
     }
     meta = _read_meta(path, belongs_to)
     if meta is None:
@@ -105,7 +107,8 @@ def _extract(path, belongs_to, dataset_dir, manifest, extract, batch_size, progr
             total=num_images, desc=f"features of {shard_split}", unit=" images", disable=not progress
         ) as bar,
     ):
-        for batch in image_batches(dataset_dir, on_disk, belongs_to["image_size"], batch_size):
+        square = belongs_to["image_size"], batch_size, belongs_to["image_fit"]
+        for batch in image_batches(dataset_dir, on_disk, *square):
             ids = [image_id.decode("utf-8", "surrogateescape") for image_id in batch["image_id"].numpy()]
             rows = np.asarray(extract(batch["image"]), np.float32)
             _check_rows(rows, ids, features)

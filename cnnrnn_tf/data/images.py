@@ -22,15 +22,20 @@ from cnnrnn_tf.data.image_headers import (
 )
 
 __all__ = [
+    "IMAGE_FITS",
     "MAX_PIXELS",
     "apply_orientation",
     "decode_batch",
     "decode_image",
     "exif_orientation",
+    "fit_to_square",
     "image_size",
     "random_crop_and_flip",
-    "resize_and_crop",
+    "read_thumbnail",
 ]
+
+IMAGE_FITS = ("crop", "stretch")
+"""How an image becomes a square: its centre is cut out, or the whole of it is squeezed into one."""
 
 MAX_PIXELS = 178_000_000
 """The largest image that is decoded, height times width by its header; beyond lie decompression bombs."""
@@ -90,41 +95,65 @@ def apply_orientation(image, orientation):
     return upright
 
 
-def resize_and_crop(image, size):
-    """Returns the centre square of `image`, its short side resized to `size`, antialiased bilinear.
+def fit_to_square(image, size, image_fit="crop"):
+    """Returns `image` as a square, resized by an antialiased bilinear filter.
 
     Args:
         image: <uint8 or float32>[height, width, 3], 0 to 255.
         size: side of the square, px.
+        image_fit: "crop" resizes the short side to `size` and cuts out the centre, as CNNs are trained on
+            ImageNet; "stretch" resizes each side to `size`, so that nothing at the margins is lost.
 
     Returns:
-        <float32>[size, size, 3] RGB, 0 to 255.
+        <float32>[size, size, 3] RGB, whole numbers from 0 to 255.
     """
-    return _resize_window(image, size, short_side=size, position=tf.constant([0.5, 0.5]))
+    return _resize_window(image, size, side=size, position=tf.constant([0.5, 0.5]), image_fit=image_fit)
 
 
-def random_crop_and_flip(image, size, seed, short_side=None):
+def random_crop_and_flip(image, size, seed, image_fit="crop", side=None):
     """Returns a random square of `image`, mirrored half of the time: for training a backbone further.
 
     The same seed gives the same square. Equally likely are all positions of the square within the image, its
-    short side resized to `short_side`.
+    short side, or each of its sides where it is stretched, resized to `side`.
 
     Args:
         image: <uint8 or float32>[height, width, 3], 0 to 255.
         size: side of the square, px.
         seed: <int>[2].
-        short_side: px; 256 / 224 of `size` if None, as VGG's training had it.
+        image_fit: as in `fit_to_square`.
+        side: px; 256 / 224 of `size` if None, as VGG's training had it.
 
     Returns:
-        <float32>[size, size, 3] RGB, 0 to 255.
+        <float32>[size, size, 3] RGB, whole numbers from 0 to 255.
     """
-    short_side = round(size * 256 / 224) if short_side is None else short_side
+    side = round(size * 256 / 224) if side is None else side
     draws = tf.random.stateless_uniform([3], seed)
-    square = _resize_window(image, size, short_side, position=draws[:2])
+    square = _resize_window(image, size, side, position=draws[:2], image_fit=image_fit)
     return tf.where(draws[2] < 0.5, square[:, ::-1], square)
 
 
-def decode_batch(encoded, size, max_pixels=MAX_PIXELS):
+def read_thumbnail(encoded, longest_px=480):
+    """Returns the whole of an image for people to look at, upright, in its own shape.
+
+    Args:
+        encoded: the file's bytes.
+        longest_px: most pixels of its longer side; a smaller image keeps its size.
+
+    Returns:
+        <uint8>[height, width, 3] RGB, a NumPy array.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is no image that `decode_image` takes.
+    """
+    image = decode_image(encoded)
+    extent = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.minimum(longest_px / tf.reduce_max(extent), 1.0)
+    size = tf.maximum(tf.cast(tf.round(extent * scale), tf.int32), 1)
+    small = tf.image.resize(image, size, antialias=True)
+    return tf.saturate_cast(tf.round(small), tf.uint8).numpy()
+
+
+def decode_batch(encoded, size, image_fit="crop", max_pixels=MAX_PIXELS):
     """Returns a batch of files as upright squares; a bad file costs its own row and no other.
 
     Runs in a SavedModel as TensorFlow Serving loads it: no Python, and no row raises.
@@ -132,20 +161,21 @@ def decode_batch(encoded, size, max_pixels=MAX_PIXELS):
     Args:
         encoded: <string>[batch]; the batch may be empty.
         size: side of the squares, px.
+        image_fit: as in `fit_to_square`.
         max_pixels: images that claim to be larger are not decoded.
 
     Returns:
-        images: <float32>[batch, size, size, 3] RGB, 0 to 255, by `resize_and_crop`; zeros where not valid.
+        images: <float32>[batch, size, size, 3] RGB, whole numbers from 0 to 255, by `fit_to_square`; zeros where not valid.
         valid: <bool>[batch].
         errors: <string>[batch], "" where valid, else "empty", "not an image", "unsupported" (TIFF, HEIC,
             JPEG XL, or a BMP that is compressed or has no whole bytes a pixel), "too large", "cut off" or
             "damaged".
     """
     with tf.device("/CPU:0"):  # strings live there; on a GPU every small number would travel
-        return _decode_batch(tf.convert_to_tensor(encoded), size, max_pixels)
+        return _decode_batch(tf.convert_to_tensor(encoded), size, image_fit, max_pixels)
 
 
-def _decode_batch(encoded, size, max_pixels):
+def _decode_batch(encoded, size, image_fit, max_pixels):
     batch = tf.size(encoded, out_type=tf.int64)
     header = read_header(encoded)
     fault = _find_fault(encoded, header, max_pixels)
@@ -153,7 +183,7 @@ def _decode_batch(encoded, size, max_pixels):
 
     def decode(row, still, format_id, orientation):
         image = apply_orientation(_decode_still(still, format_id), orientation)
-        return row, resize_and_crop(image, size)
+        return row, fit_to_square(image, size, image_fit)
 
     columns = [tf.gather(column, rows) for column in (header.still, header.format, header.orientation)]
     # An operation that fails ends a graph, but in a data set only its element. The element at the end is
@@ -236,20 +266,22 @@ def _decode_bmp(still):
     )
 
 
-def _resize_window(image, size, short_side, position):
+def _resize_window(image, size, side, position, image_fit):
     """Resizes and cuts at once: only the window's pixels are computed. `position` is <float32>[2], 0 to 1."""
     extent = tf.cast(tf.shape(image)[:2], tf.float32)
-    scale = short_side / tf.reduce_min(extent)
+    scale = side / (extent if image_fit == "stretch" else tf.reduce_min(extent, keepdims=True))
+    scale = tf.broadcast_to(scale, [2])
     offset = (extent * scale - size) * position
     window = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=[size, size],
-        scale=tf.stack([scale, scale]),
+        scale=scale,
         translation=-offset,
         kernel_type="triangle",
         antialias=True,
     )[0]
-    return tf.clip_by_value(window, 0, 255)  # the weights add up to 1 but for rounding
+    # Whole levels, as a picture that is kept has them; the filter's weights add up to 1 but for rounding.
+    return tf.round(tf.clip_by_value(window, 0, 255))
 
 
 # ---- faults

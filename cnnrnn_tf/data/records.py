@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn_tf.data.images import decode_image, resize_and_crop
+from cnnrnn_tf.data.images import decode_image, fit_to_square
 from tfrecords.errors import UserError, nearest
 from tfrecords.manifest import Manifest
 from tfrecords.schema import parse
@@ -89,11 +89,12 @@ def load_labels(dataset_dir, split):
     return Labels(image_ids, labels & known, known)
 
 
-def image_batches(dataset_dir, split, image_size, batch_size):
+def image_batches(dataset_dir, split, image_size, batch_size, image_fit="crop"):
     """Returns the pictures of `split`, once, in the order of `load_labels`.
 
     Args:
-        image_size: side of the squares, px: the short side is resized to it, the centre is cut out.
+        image_size: side of the squares, px.
+        image_fit: how an image becomes one, "crop" or "stretch": `cnnrnn_tf.data.images.fit_to_square`.
 
     Returns:
         A `tf.data.Dataset` of {"image": <uint8>[batch, image_size, image_size, 3] upright RGB, "image_id":
@@ -104,7 +105,7 @@ def image_batches(dataset_dir, split, image_size, batch_size):
     """
 
     def read(record):
-        image = decode_square(record["image/encoded"], record["image/orientation"], image_size)
+        image = decode_square(record["image/encoded"], record["image/orientation"], image_size, image_fit)
         return {"image": image, "image_id": record["image/source_id"]}
 
     keys = ("image/encoded", "image/orientation", "image/source_id")
@@ -172,12 +173,8 @@ def _read_records(dataset_dir, split, keys):
     return records
 
 
-def decode_square(encoded, orientation, image_size):
-    return to_uint8(resize_and_crop(decode_image(encoded, orientation), image_size))
-
-
-def to_uint8(image):
-    return tf.cast(tf.round(image), tf.uint8)
+def decode_square(encoded, orientation, image_size, image_fit):
+    return tf.cast(fit_to_square(decode_image(encoded, orientation), image_size, image_fit), tf.uint8)
 
 
 def _mark_rows(ids, num_labels):

@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
+from cnnrnn_tf.data.images import IMAGE_FITS
 from tfrecords.errors import UserError, nearest
 
 # name here -> (module of keras.applications, class, default feature layer, pixels a side)
@@ -39,6 +40,8 @@ class Backbone(keras.layers.Layer):
         feature_layer: `pooled` (mean over the last map), or the name of a layer whose output is the feature,
             such as `fc7`; None takes the backbone's own default.
         image_size: pixels a side; None takes the backbone's default.
+        image_fit: how a picture of any shape becomes such a square, `crop` or `stretch`; said here for those
+            who prepare the pixels: `cnnrnn_tf.data.images.fit_to_square`.
 
     Weights are random until `load_weights_into` fills them.
 
@@ -47,10 +50,18 @@ class Backbone(keras.layers.Layer):
     """
 
     def __init__(
-        self, backbone: str, feature_layer: str | None = None, image_size: int | None = None, **kwargs
+        self,
+        backbone: str,
+        feature_layer: str | None = None,
+        image_size: int | None = None,
+        image_fit: str = "crop",
+        **kwargs,
     ):
         super().__init__(**kwargs)
+        if image_fit not in IMAGE_FITS:
+            raise UserError(f"image_fit {image_fit!r}: expected {' or '.join(IMAGE_FITS)}")
         self.backbone = backbone
+        self.image_fit = image_fit
         if backbone == COMPACT:
             if feature_layer not in (None, POOLED):
                 raise UserError(f"feature layer {feature_layer!r}: the compact backbone has {POOLED!r} alone")
@@ -113,6 +124,7 @@ class Backbone(keras.layers.Layer):
             "backbone": self.backbone,
             "feature_layer": self.feature_layer,
             "image_size": self.image_size,
+            "image_fit": self.image_fit,
         }
 
 

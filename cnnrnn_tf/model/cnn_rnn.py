@@ -28,6 +28,7 @@ class CNNRNN(keras.Model):
         backbone: name of the CNN; see `cnnrnn_tf.model.backbones.Backbone`.
         feature_layer: the CNN's layer that represents the image; None for the backbone's default.
         image_size: pixels a side; None for the backbone's default.
+        image_fit: how a picture becomes a square of that size, `crop` or `stretch`.
         trainable_from: first layer of the CNN that is fine-tuned; None freezes all of it. The compact
             backbone has no weights worth freezing and is always trained.
         cell, cell_units, embedding_dim, dropout, tie_embeddings, standardise_features: of `LabelDecoder`.
@@ -46,6 +47,7 @@ class CNNRNN(keras.Model):
         backbone: str = "vgg16",
         feature_layer: str | None = None,
         image_size: int | None = None,
+        image_fit: str = "crop",
         trainable_from: str | None = None,
         cell: str = "lstm",
         cell_units: int = 512,
@@ -64,7 +66,9 @@ class CNNRNN(keras.Model):
                 f"max_path_length {max_path_length}: expected 1 to the number of labels, {num_labels}"
             )
         policy = self.dtype_policy  # of a model that is loaded, its own and not that of the process
-        self.backbone = Backbone(backbone, feature_layer, image_size, dtype=policy, name="backbone")
+        self.backbone = Backbone(
+            backbone, feature_layer, image_size, image_fit, dtype=policy, name="backbone"
+        )
         if backbone == COMPACT and trainable_from is not None:
             raise UserError("trainable_from: the compact backbone is always trained as a whole")
         if backbone != COMPACT:
@@ -93,6 +97,11 @@ class CNNRNN(keras.Model):
     def image_size(self) -> int:
         """Pixels a side of the images that the backbone takes."""
         return self.backbone.image_size
+
+    @property
+    def image_fit(self) -> str:
+        """How a picture becomes a square, `crop` or `stretch`; see `cnnrnn_tf.data.images.fit_to_square`."""
+        return self.backbone.image_fit
 
     def build(self, input_shape=None):
         self.backbone.build()
@@ -189,6 +198,7 @@ class CNNRNN(keras.Model):
             "backbone": backbone["backbone"],
             "feature_layer": backbone["feature_layer"],
             "image_size": backbone["image_size"],
+            "image_fit": backbone["image_fit"],
             "trainable_from": self.trainable_from,
             **own,
             "label_order": self.label_order,

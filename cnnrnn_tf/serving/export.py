@@ -111,6 +111,7 @@ def _write_extra(folder, tagger, vocabulary, decoding):
     facts = {
         "decoding": {**dataclasses.asdict(decoding), "max_length": tagger.max_length},
         "image_size": tagger.image_size,
+        "image_fit": tagger.image_fit,
         "num_labels": vocabulary.size,
         "vocabulary_fingerprint": vocabulary.fingerprint,
         "tensorflow": tf.__version__,

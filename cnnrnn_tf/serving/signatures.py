@@ -55,7 +55,7 @@ class Tagger(tf.Module):
         """
         super().__init__(name="tagger")
         _check_vocabulary(model, vocabulary)
-        self.image_size = model.image_size
+        self.image_size, self.image_fit = model.image_size, model.image_fit
         self.max_length = decoding.max_length or model.max_path_length
         # Of the model itself only bound methods are held: TensorFlow would track each of its weights again.
         self.weights = [variable.value for variable in model.weights]
@@ -107,7 +107,7 @@ class Tagger(tf.Module):
         return self._tag(image_bytes, is_given, faults)
 
     def _tag(self, image_bytes, given, faults):
-        images, is_image, errors = decode_batch(image_bytes, self.image_size)
+        images, is_image, errors = decode_batch(image_bytes, self.image_size, self.image_fit)
         found = self._decode(self._extract_features(images), given=given)
         errors = tf.where(is_image, faults, errors)
         has_path = found.log_probs[:, 0] > float("-inf")

@@ -79,6 +79,7 @@ def cached_features(model: CNNRNN, dataset_dir: Path, split: str) -> np.ndarray:
         fingerprint,
         tf.function(model.extract_features, reduce_retracing=True),
         model.image_size,
+        model.image_fit,
         batch_size=EXTRACTION_BATCH,
     )
 
@@ -101,7 +102,8 @@ def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
 def _feature_batches(model: CNNRNN, dataset_dir: Path, split: str) -> Iterator[np.ndarray]:
     if model.backbone.trainable:  # its weights belong to this run alone: nothing to share
         extract = tf.function(model.extract_features, reduce_retracing=True)
-        for batch in image_batches(dataset_dir, split, model.image_size, EXTRACTION_BATCH):
+        square = model.image_size, EXTRACTION_BATCH, model.image_fit
+        for batch in image_batches(dataset_dir, split, *square):
             yield extract(batch["image"])
         return
     features = cached_features(model, dataset_dir, split)

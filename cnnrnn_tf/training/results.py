@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn_tf.data.records import image_batches, read_files
+from cnnrnn_tf.data.images import read_thumbnail
+from cnnrnn_tf.data.records import read_files
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import print_report
 from cnnrnn_tf.viz.figures import save_grid
@@ -23,7 +24,6 @@ def save_split_grid(
     path: Path,
     dataset_dir: Path,
     split: str,
-    image_size: int,
     predictions: Predictions,
     vocabulary: LabelVocabulary,
 ) -> None:
@@ -33,17 +33,16 @@ def save_split_grid(
         path: the picture.
         dataset_dir: the records.
         split: its name.
-        image_size: pixels a side; the images are shown as the model sees them.
         predictions: of the whole split, in the order of the records.
         vocabulary: the names of the labels.
     """
-    pictures = next(iter(image_batches(dataset_dir, split, image_size, _GRID_IMAGES)))["image"].numpy()
+    pictures = [read_thumbnail(encoded) for _, encoded in read_files(dataset_dir, split, _GRID_IMAGES)]
     names = np.array(vocabulary.names)
     rows = range(len(pictures))
     paths = [predictions.paths[row, : predictions.path_lengths[row]] for row in rows]
     save_grid(
         path,
-        list(pictures),
+        pictures,
         tags=[[(names[i], float(predictions.scores[row, i])) for i in paths[row]] for row in rows],
         truth=[names[predictions.truth[row]].tolist() for row in rows],
         unknown=[names[predictions.known[row] == 0].tolist() for row in rows],

@@ -185,6 +185,7 @@ def _make_model(config: ExperimentConfig, records: _Records, strategy) -> CNNRNN
             backbone=settings.backbone,
             feature_layer=None if settings.feature_layer == "default" else settings.feature_layer,
             image_size=settings.image_size or None,
+            image_fit=settings.image_fit,
             trainable_from=None if settings.fine_tune_from == "none" else settings.fine_tune_from,
             cell=settings.cell,
             cell_units=settings.cell_units,
@@ -225,6 +226,7 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             "train",
             model.image_size,
             records.train.labels,
+            image_fit=model.image_fit,
             start_epoch=start_epoch,
             flip=settings.flip,
             shift=settings.shift if config.model.backbone == COMPACT else 0.0,
@@ -232,7 +234,12 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             **options,
         )
         holdout_batches = datasets.image_validation_batches(
-            records.folder, "holdout", model.image_size, records.holdout.labels, **options
+            records.folder,
+            "holdout",
+            model.image_size,
+            records.holdout.labels,
+            image_fit=model.image_fit,
+            **options,
         )
     else:
         trained = model.decoder
@@ -314,7 +321,7 @@ def _evaluate(config: ExperimentConfig, records: _Records, model: CNNRNN, run_di
     figures = run_dir / "figures"
     save_history(figures / "history.png", read_history(run_dir))
     grid = figures / f"{split}_images.png"
-    save_split_grid(grid, records.folder, split, model.image_size, predictions, records.vocabulary)
+    save_split_grid(grid, records.folder, split, predictions, records.vocabulary)
     save_examples(figures / "examples", records.folder, split)
     return metrics
 
