@@ -55,6 +55,11 @@ def _run(args: list[str]) -> None:
     if options.resume is not None and len(args) > (1 if args[0].startswith("--resume=") else 2):
         raise UserError("--resume goes on with the run's own settings: give no other flag beside it")
     data = options.experiment.data
+    if data.dataset in ("", ".", "..") or "/" in data.dataset:
+        raise UserError(
+            f"--dataset {data.dataset}: expected the name of a data set, such as scenes; --data-dir names "
+            "the folder that holds it"
+        )
     if options.resume is None and data.dataset != "demo":
         Manifest.load(data.data_dir / data.dataset)  # a data set that is not built: say so at once
     from tfrecords.quiet import silence_native_stderr

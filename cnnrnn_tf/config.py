@@ -263,8 +263,8 @@ def _check_ranges(config: ExperimentConfig) -> None:
     model, training, decoding = config.model, config.training, config.decoding
     for name, value, low, high in (
         ("image_size", model.image_size, 0, 4096),
-        ("cell_units", model.cell_units, 1, math.inf),
-        ("embedding_dim", model.embedding_dim, 1, math.inf),
+        ("cell_units", model.cell_units, 1, 16_384),
+        ("embedding_dim", model.embedding_dim, 1, 16_384),
         ("dropout", model.dropout, 0, 0.999),
         ("epochs", training.epochs, 1, math.inf),
         ("batch_size", training.batch_size, 1, math.inf),

@@ -106,6 +106,18 @@ def test_weights_of_another_backbone_are_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_weights_of_a_deeper_sister_are_refused_though_every_layer_is_found(tmp_path):
+    deeper = keras.applications.VGG19(include_top=False, weights=None, input_shape=(32, 32, 3))
+    deeper.save(tmp_path / "vgg19.keras")
+    layer = Backbone("vgg16", "pooled", 32)
+    with pytest.raises(UserError, match="it has layers that vgg16 has not, such as 'block3_conv4'"):
+        load_backbone_weights(layer, str(tmp_path / "vgg19.keras"))
+    deeper.save_weights(tmp_path / "vgg19.weights.h5")
+    layer = Backbone("vgg16", "block2_pool", 32)  # up to here the two are one
+    with pytest.raises(UserError, match="it has weights of 16 layers, vgg16 of 4"):
+        load_backbone_weights(layer, str(tmp_path / "vgg19.weights.h5"))
+
+
 def test_a_file_that_holds_no_weights_is_refused(tmp_path):
     path = tmp_path / "text.weights.h5"
     path.write_text("not weights")

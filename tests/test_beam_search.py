@@ -91,11 +91,11 @@ def follows_order(row, path):
 
 
 # What the options say about a whole path, never about a step: (options, may this model emit this path?)
-RULES = {
+# Each is also searched with what the masks leave renormalised.
+RULES = {}
+for name, (options, allows) in {
     "all six labels": (dict(max_length=6), lambda row, path: True),
     "a length penalty": (dict(max_length=4, length_penalty=0.7), lambda row, path: True),
-}
-CONSTRAINTS = {
     "a minimum": (dict(max_length=3, min_length=2), lambda row, path: len(path) >= 2),
     "a minimum for each image": (
         dict(max_length=3, min_length=MINIMA),
@@ -118,8 +118,7 @@ CONSTRAINTS = {
         dict(max_length=4, given=GIVEN_MASK, min_length=MINIMA, row_max_length=MAXIMA),
         lambda row, path: holds_given(row, path) and MINIMA[row] <= len(path) <= MAXIMA[row],
     ),
-}
-for name, (options, allows) in CONSTRAINTS.items():
+}.items():
     RULES[name] = (options, allows)
     RULES[f"{name}, renormalised"] = (options | dict(renormalise=True), allows)
 

@@ -1,8 +1,13 @@
 """The build: from a source to records, vocabulary and manifest; the same bytes every time, or nothing."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,6 +180,42 @@ def test_a_failure_at_the_end_leaves_nothing_behind(tmp_path, monkeypatch, error
     with pytest.raises(expected, match=message):
         build(DrawnSource(SMALL), "small", tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+_BUILD = """
+import sys
+from tfrecords.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main(["build", "demo", "--data-dir", sys.argv[1], "--workers", "2", "--num-train", "20000"]))
+"""
+
+
+def test_two_presses_of_ctrl_c_end_a_build_of_several_processes_at_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_BUILD)
+    data_dir = tmp_path / "data"
+    with subprocess.Popen(
+        [sys.executable, script, data_dir],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(data_dir.rglob("*.tfrecord*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.2)
+        try:
+            _, err = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and err.rstrip().endswith("interrupted")
+    assert list(data_dir.iterdir()) == []
 
 
 def test_a_failed_rebuild_keeps_the_old_data_set(tmp_path, monkeypatch):

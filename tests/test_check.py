@@ -258,6 +258,7 @@ def test_what_is_no_export_gets_one_line_with_the_fix(good_export, tmp_path):
         UserError, match=r"is not an export: expected saved_model\.pb in it, or folders named"
     ):
         check.check_export(tmp_path)
+    (tmp_path / "²").mkdir()  # a digit, and no number
     shutil.copytree(good_export, tmp_path / "9")
     (tmp_path / "10").mkdir()
     with pytest.raises(

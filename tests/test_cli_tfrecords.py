@@ -15,7 +15,7 @@ from PIL import Image
 
 from tfrecords.__main__ import main
 from tfrecords.build import build
-from tfrecords.cli import parse, run_main
+from tfrecords.cli import format_command, parse, run_main
 from tfrecords.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def test_a_table_is_built_and_reported(table, capsys):
     out = capsys.readouterr().out
     assert "built data/coast" in out
     assert "train           15 images        22 labels" in out
-    assert "next: python -m tfrecords report coast" in out
+    assert f"next: {format_command('python', '-m', 'tfrecords', 'report', 'coast')}" in out
     assert main(["report", "coast"]) == 0
     assert "coast: 2 labels" in capsys.readouterr().out
     assert main(["report", "coast", "--json", "--k", "1"]) == 0
@@ -54,7 +54,7 @@ def test_skips_are_shown_by_reason_after_a_build(table, capsys):
     assert main(["build", "table", "--from", table, "--data-dir", "elsewhere"]) == 0
     out = capsys.readouterr().out
     assert "skipped: 1 empty_file, 1 missing_image (listed in skipped.csv)" in out
-    assert "next: python -m tfrecords report labels --data-dir elsewhere" in out
+    assert "python -m tfrecords report labels --data-dir elsewhere" in out
 
 
 def test_the_demo_is_built_by_name(tmp_path, capsys):
@@ -298,13 +298,16 @@ def test_files_that_are_in_the_way_and_shards_that_are_gone_are_one_line(tmp_pat
     build(DrawnSource(SMALL), "small", tmp_path, progress=False)
     shard = next((tmp_path / "small").glob("train-*.tfrecord"))
     whole = shard.read_bytes()
-    for content in (None, whole[:-5], whole[:20] + b"xxxx" + whole[24:]):
+    damages = {
+        f"{shard}: is missing, expected 4": None,
+        f"{shard}: holds 3 whole records, expected 4": whole[:-5],
+        "records are missing or damaged": whole[:20] + b"xxxx" + whole[24:],
+    }
+    for fault, content in damages.items():
         shard.unlink() if content is None else shard.write_bytes(content)
         assert main(["report", "small", "--data-dir", str(tmp_path)]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert line.startswith("error: records are missing or damaged") and line.endswith(
-            "build the data set again"
-        )
+        assert line.startswith(f"error: {fault}") and line.endswith("build the data set again")
     (tmp_path / "odd" / "manifest.json").mkdir(parents=True)
     assert main(["report", "odd", "--data-dir", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -94,6 +94,8 @@ def test_a_mistake_in_a_config_file_gets_one_line(content, message, tmp_path):
         (["--weight-decay", "inf"], "weight_decay inf: expected 0 or more"),
         (["--seed", "-1"], "seed -1: expected 0 to 4294967295"),
         (["--image-size", "5000"], "image_size 5000: expected 0 to 4096"),
+        (["--cell-units", "2000000"], "cell_units 2000000: expected 1 to 16384"),
+        (["--embedding-dim", "2000000"], "embedding_dim 2000000: expected 1 to 16384"),
         (["--datset", "demo"], r"unknown flag --datset \(did you mean '--dataset'\?\)"),
     ],
 )
@@ -107,6 +109,12 @@ def test_a_data_set_that_is_not_built_is_told_with_the_command_that_builds_it(ca
     error = capsys.readouterr().err
     assert "python -m tfrecords build" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["data/scenes", "..", ""])
+def test_a_data_set_has_a_name_and_not_a_path(capsys, name):
+    assert train.main(["--dataset", name]) == 2
+    assert "expected the name of a data set, such as scenes; --data-dir" in capsys.readouterr().err
 
 
 def test_resume_takes_no_other_flag(capsys):

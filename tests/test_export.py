@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.data.images import decode_batch
 from cnnrnn_tf.serving import check, fresh_process
 from cnnrnn_tf.serving import export as export_module
+from cnnrnn_tf.serving.check import check_export
 from cnnrnn_tf.serving.export import export, load_export
 from cnnrnn_tf.serving.signatures import Tagger, tag_files
 from tfrecords.errors import UserError
@@ -349,6 +351,20 @@ def test_options_that_cannot_be_decoded_with_are_refused_before_anything_is_writ
     assert os.listdir(tmp_path) == []
 
 
+def test_an_export_with_another_vocabulary_or_damaged_weights_is_refused(version, tmp_path):
+    other = shutil.copytree(version, tmp_path / "1")
+    LabelVocabulary.from_counts({"moon": 2, "sun": 1}).save(other / "assets.extra" / "vocabulary.json")
+    with pytest.raises(UserError, match=r"vocabulary.json: is the vocabulary of another model"):
+        load_export(tmp_path)
+    damaged = shutil.copytree(version, tmp_path / "2")
+    [weights] = (damaged / "variables").glob("variables.data*")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"2 does not load .*: export the run again"):
+        load_export(tmp_path)
+    report = check_export(tmp_path)
+    assert not report.ok and "its variables cannot be read" in report.problems[0]
+
+
 def test_a_folder_that_is_no_export_of_ours_is_refused(tmp_path):
     with pytest.raises(UserError, match="no export at"):
         load_export(tmp_path / "nowhere")
@@ -359,5 +375,10 @@ def test_a_folder_that_is_no_export_of_ours_is_refused(tmp_path):
         load_export(tmp_path)
     (tmp_path / "1" / "assets.extra").mkdir()
     VOCABULARY.save(tmp_path / "1" / "assets.extra" / "vocabulary.json")
+    with pytest.raises(UserError, match=r"export.json: missing or damaged: export the run again"):
+        load_export(tmp_path)
+    (tmp_path / "1" / "assets.extra" / "export.json").write_text(
+        json.dumps({"vocabulary_fingerprint": VOCABULARY.fingerprint})
+    )
     with pytest.raises(UserError, match="no signature tag_given: export the run again"):
         load_export(tmp_path)

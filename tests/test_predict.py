@@ -16,6 +16,7 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 from cnnrnn_tf.commands import predict
 from cnnrnn_tf.commands.__main__ import main
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
+from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -199,7 +200,10 @@ def test_the_grid_is_a_picture(quick, photos, tmp_path):
 def test_an_export_of_a_run_tags_as_the_run_does(run_dir, photos, capsys, request, monkeypatch):
     assert main(["export", str(run_dir)]) == 0
     version = run_dir / "export" / "1"
-    assert capsys.readouterr().out.splitlines() == [f"exported {version}", f"next: cnnrnn check {version}"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"exported {version}",
+        f"next: {format_command('cnnrnn', 'check', version)}",
+    ]
     from_export, _ = run_json(capsys, version.parent, photos, "--given", "boat", status=1)
     request.getfixturevalue("quick")
     from_run, _ = run_json(capsys, run_dir, photos, "--given", "boat", status=1)

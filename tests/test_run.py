@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import shlex
+import shutil
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from cnnrnn_tf.training import callbacks, evaluate, run, runs
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import is_held_out
+from tfrecords.report import summarize
 from tfrecords.vocabulary import LabelVocabulary
 
 SQUARES = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 60, 230)}
@@ -437,13 +439,98 @@ def test_a_finished_run_is_not_resumed(finished):
         run.resume(finished)
 
 
-def test_records_that_changed_since_are_not_resumed(finished, data_dir, tmp_path):
-    broken = tmp_path / "squares" / "broken"
-    broken.mkdir(parents=True)
-    configure(data_dir).save(broken / "config.json")
-    LabelVocabulary.from_counts({"red": 1, "green": 2}).save(broken / "vocabulary.json")
-    with pytest.raises(UserError, match="have changed since this run began; start a new one"):
-        run.resume(broken)
+def move_to(data_dir, finished):
+    """The finished run as if its records lay in `data_dir`."""
+    loaded = runs.load_run(finished)
+    moved = dataclasses.replace(loaded.config.data, data_dir=data_dir)
+    return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, data=moved))
+
+
+def test_images_that_changed_places_since_are_neither_resumed_nor_evaluated(finished, tmp_path):
+    """The same images, labels and counts, one image of train now in test: a leak that no count shows."""
+    train, test = list(annotate("train", 160)), list(annotate("test", 24))
+    train[8], test[0] = test[0], train[8]
+    build(SquaresSource({"train": train, "test": test}), "squares", tmp_path, workers=1, progress=False)
+    moved = move_to(tmp_path, finished)
+    stopped = shutil.copytree(finished, tmp_path / "stopped")
+    (stopped / "metrics.json").unlink()
+    moved.config.save(stopped / "config.json")
+    for act in (lambda: evaluate.evaluate_run(moved), lambda: run.resume(stopped)):
+        with pytest.raises(UserError, match=r"was built again since .* began, from other images"):
+            act()
+    (stopped / "environment.json").write_text("{}")
+    with pytest.raises(UserError, match="does not say which records the run was trained on"):
+        run.resume(stopped)
+
+
+@pytest.mark.parametrize("act", ["train", "evaluate", "report"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut off", "another's"])
+def test_shards_that_are_not_as_they_were_built_are_told_at_once(finished, data_dir, tmp_path, damage, act):
+    shutil.copytree(data_dir / "squares", tmp_path / "squares")
+    [shard] = (tmp_path / "squares").glob("test-*")
+    whole = shard.read_bytes()
+    if damage == "gone":
+        shard.unlink()
+    elif damage == "empty":
+        shard.write_bytes(b"")
+    elif damage == "cut off":
+        shard.write_bytes(whole[:-10])
+    else:
+        shard.write_bytes(2 * whole)
+    fault = {
+        "gone": "is missing",
+        "empty": "holds 0 whole records",
+        "cut off": "holds 23 whole records",
+        "another's": "holds 48 whole records",
+    }
+    with pytest.raises(UserError, match=f"{shard}: {fault[damage]}, expected 24: build the data set again"):
+        if act == "train":
+            run.train(configure(tmp_path), tmp_path / "runs", "never")
+        elif act == "evaluate":
+            evaluate.evaluate_run(move_to(tmp_path, finished))
+        else:
+            summarize(tmp_path / "squares")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def stopped(data_dir, tmp_path, monkeypatch):
+    """A run that was stopped in its third epoch."""
+    make = run.make_callbacks
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "make_callbacks", lambda *args: make(*args, progress=StopAt(2)))
+        run.train(configure(data_dir), tmp_path, "stopped")
+    return tmp_path / "squares" / "stopped"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("backup/latest.weights.h5", "no weights", "backup: the backup cannot be read"),
+        ("backup/training_metadata.json", "{", "training_metadata.json: damaged"),
+        ("history.csv", "epoch,loss\n0,1.0\n", "history.csv: damaged, an epoch has no val_nll"),
+    ],
+)
+def test_a_damaged_backup_is_told_in_one_line(stopped, file, content, message):
+    (stopped / file).write_text(content)
+    with pytest.raises(UserError, match=f"{message}.*: start a new run with"):
+        run.resume(stopped)
+
+
+def test_a_finished_run_whose_model_is_gone_is_not_said_to_be_unfinished(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / runs.MODEL_FILE).unlink()
+    with pytest.raises(UserError, match=r"best.keras: is gone, though the run was finished; train again"):
+        runs.load_run(copy)
+
+
+def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    model = runs.load_run(copy).model
+    model.decoder.output_projection.kernel.assign(np.nan * model.decoder.output_projection.kernel)
+    model.save(copy / runs.MODEL_FILE)
+    with pytest.raises(UserError, match=r"1 weights are not finite, such as .*output_projection"):
+        runs.load_run(copy)
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(finished):
@@ -456,13 +543,8 @@ def test_a_data_set_that_was_built_again_with_other_labels_is_not_evaluated(fini
     contents = {"train": [draw("a", "x"), draw("b", "y")], "test": [draw("c", "x")]}
     build(DrawnSource(contents), "squares", tmp_path, workers=1, progress=False)
     loaded = runs.load_run(finished)
-    moved = dataclasses.replace(loaded.config.data, data_dir=tmp_path)
-    from cnnrnn_tf.training.evaluate import evaluate_run
-
     with pytest.raises(UserError, match="not those that the model was trained with"):
-        evaluate_run(
-            dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, data=moved)), "test"
-        )
+        evaluate.evaluate_model(loaded.model, tmp_path / "squares", loaded.config)
 
 
 def test_a_loss_that_is_no_number_leaves_no_model_and_says_what_to_try(data_dir, tmp_path):
@@ -490,12 +572,13 @@ def test_without_a_test_split_the_hold_out_is_measured_and_named(tmp_path, capsy
 def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys):
     """With a test split and without one; TensorBoard itself is not started."""
     build(SquaresSource({"train": list(annotate("train", 160))}), "half", tmp_path, progress=False)
+    runs_dir = tmp_path / "runs of today's"  # a shell needs quotes around it
     for config in (configure(data_dir, epochs=1), configure(tmp_path, "half", epochs=1)):
         capsys.readouterr()
-        run.train(config, tmp_path / "runs", "printed")
+        run.train(config, runs_dir, "printed")
         commands = capsys.readouterr().out.partition("next:\n")[2].splitlines()
         words = [shlex.split(line.partition("    (")[0]) for line in commands]
         assert [each[0].rpartition("/")[2] for each in words] == ["tensorboard", *["cnnrnn"] * 3]
-        assert words[0][1:] == ["--logdir", str(tmp_path / "runs")]
+        assert words[0][1:] == ["--logdir", str(runs_dir)]
         for each in words[1:]:
             assert cnnrnn(each[1:]) == 0, each

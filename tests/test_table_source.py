@@ -330,6 +330,10 @@ def test_a_mistake_in_a_jsonl_is_told_with_its_line(write, text, message):
             dict(labels_column="tags"),
             r"--labels-column tags: no such column; the columns are image, labels, split",
         ),
+        (
+            dict(labels_column="image"),
+            r"the column 'image' cannot be both --image-column and --labels-column",
+        ),
         (dict(split_column="slit"), r"--split-column slit: no such column \(did you mean 'split'\?\)"),
         (dict(ignore_columns=["width"]), r"--ignore-columns width: no such column"),
         (dict(label_separator=""), r"--label-separator is empty"),

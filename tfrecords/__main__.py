@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from tfrecords.cli import parse, run_main
+from tfrecords.cli import format_command, parse, run_main
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.sources import make_source
@@ -134,10 +134,10 @@ def _build(options: BuildDemo | BuildTable) -> None:
 
 
 def _print_summary(manifest: Manifest, data_dir: Path) -> None:
-    option = "" if data_dir == Path("data") else f" --data-dir {data_dir}"
+    options = [] if data_dir == Path("data") else ["--data-dir", data_dir]
     print(f"built {data_dir / manifest.name}")
     print(manifest.summary())
-    print(f"next: {PROG} report {manifest.name}{option}")
+    print(f"next: {format_command('python', '-m', 'tfrecords', 'report', manifest.name, *options)}")
 
 
 def _print_report(options: Report) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import sys
 import types
@@ -73,6 +74,11 @@ def find_command(name: str) -> str:
         return name
     relative = os.path.relpath(program)
     return str(program) if relative.startswith(os.pardir) else relative
+
+
+def format_command(name: str, *words: str | Path) -> str:
+    """A command line that works as it stands in this environment: `find_command`, then quoted words."""
+    return shlex.join([find_command(name), *map(str, words)])
 
 
 def parse(

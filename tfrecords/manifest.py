@@ -109,6 +109,22 @@ class Manifest:
         """The shard files of `split`, in their order."""
         return [str(Path(dataset_dir) / shard.file) for shard in self.split(split).shards]
 
+    def check_shards(self, dataset_dir: str | Path) -> None:
+        """Counts the records of every shard by their headers, which takes a moment: nothing is decoded.
+
+        Raises:
+            UserError: a shard is missing, cut off, or holds another number of records than was built.
+        """
+        for split in self.splits.values():
+            for shard in split.shards:
+                path = Path(dataset_dir) / shard.file
+                found = _count_records(path)
+                if found != shard.num_records:
+                    fault = "is missing" if found is None else f"holds {found:,} whole records"
+                    raise UserError(
+                        f"{path}: {fault}, expected {shard.num_records:,}: build the data set again"
+                    )
+
     def load_vocabulary(self, dataset_dir: str | Path) -> LabelVocabulary:
         """The labels behind the ids in the records.
 
@@ -180,6 +196,23 @@ class Manifest:
             share = f"{self.holdout.num_images:,} of them"
             lines.insert(1, f"  {'':<10} {share:>14} held out for selection, by a hash of the image id")
         return "\n".join(lines)
+
+
+def _count_records(path: Path) -> int | None:
+    """The whole records of a TFRecord file: 8 bytes of length, 4 of CRC, data, 4 of CRC. None: no file."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb", buffering=0) as file:
+            count = position = 0
+            while len(header := file.read(8)) == 8:
+                position += 16 + int.from_bytes(header, "little")
+                if position > size:
+                    break
+                count += 1
+                file.seek(position)
+        return count
+    except FileNotFoundError:
+        return None
 
 
 def _read_split(content: Mapping) -> Split:

@@ -36,10 +36,11 @@ def summarize(dataset_dir: str | Path, k: int = 3, max_rows: int = 20) -> dict:
         in each split; `together` and `exclusive`: pairs of labels; and the manifest's `reference_rows`.
 
     Raises:
-        UserError: nothing is built there.
+        UserError: nothing is built there, or a shard is not as it was built.
     """
     manifest = Manifest.load(dataset_dir)
     vocabulary = manifest.load_vocabulary(dataset_dir)
+    manifest.check_shards(dataset_dir)
     truth = {split: read_truth(dataset_dir, manifest, vocabulary, split) for split in manifest.splits}
     pairs = count_pairs(truth["train"][0])
     num_positive = {split: positive.sum(axis=0) for split, (positive, _) in truth.items()}

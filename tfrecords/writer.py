@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
@@ -103,6 +103,7 @@ def write_shards(
     num_images = sum(len(task.annotations) for task in tasks)
     if workers <= 1 or len(tasks) <= 1 or num_images < _MIN_IMAGES_FOR_POOL:
         return [write_shard(task, on_images) for task in tasks]
+    others = set(active_children())
     pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), initializer=_prepare_worker)
     try:
         futures = {pool.submit(write_shard, task): len(task.annotations) for task in tasks}
@@ -114,6 +115,10 @@ def write_shards(
         raise UserError(
             f"one of {workers} worker processes died, most likely for want of memory: try --workers 1"
         ) from None
+    except KeyboardInterrupt:  # nobody wants the shards that are half done: a pool would finish them first
+        for worker in set(active_children()) - others:
+            worker.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
 
@@ -24,6 +25,8 @@ class Check:
         with silence_native_stderr():
             from cnnrnn_tf.serving.check import check_export
 
+        if self.timeout_s < 1:
+            raise UserError(f"--timeout-s {self.timeout_s}: expected 1 or more")
         report = check_export(self.export, timeout_s=self.timeout_s)
         print("\n".join(report.lines))
         return 0 if report.ok else 1

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from tfrecords.cli import format_command
 from tfrecords.quiet import silence_native_stderr
 
 
@@ -29,4 +30,4 @@ class Export:
         out_dir = self.run_dir / "export" if self.out is None else self.out
         version = export(run.model, run.vocabulary, run.config.decoding, out_dir)
         print(f"exported {version}")
-        print(f"next: cnnrnn check {version}")
+        print(f"next: {format_command('cnnrnn', 'check', version)}")

@@ -113,7 +113,7 @@ def _load_tagger(path: Path):
     if (path / "config.json").is_file():
         return _load_run_tagger(path)
     is_export = (path / "saved_model.pb").is_file()
-    if not is_export and not (path.is_dir() and any(each.name.isdigit() for each in path.iterdir())):
+    if not is_export and not (path.is_dir() and any(each.name.isdecimal() for each in path.iterdir())):
         found = "neither a run nor an export" if path.is_dir() else "no such folder"
         raise UserError(
             f"{path}: {found}; expected a run (config.json and checkpoints, as train.py leaves them) or an "

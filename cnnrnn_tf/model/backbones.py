@@ -185,8 +185,10 @@ def _load_file(layer: Backbone, path: Path) -> None:
         try:
             if path.suffix == ".keras":
                 trained = keras.saving.load_model(path, compile=False)
+                _refuse_surplus_layers(trained, network, layer)
                 _copy_weights(trained, layer)
             else:
+                _refuse_surplus_weights(path, network, layer)
                 with warnings.catch_warnings():  # Keras only warns where a file lacks weights
                     warnings.filterwarnings("error", message=".*freshly-initialized")
                     network.load_weights(str(path))
@@ -201,6 +203,25 @@ def _load_file(layer: Backbone, path: Path) -> None:
         f"{path}: not the weights of {layer.backbone} up to its layer {layer.feature_layer!r} "
         f"({failures[0]}); expected a file saved from keras.applications with the same name and layers"
     )
+
+
+def _refuse_surplus_weights(path: Path, network: keras.Model, layer: Backbone) -> None:
+    """Keras ignores what a `.weights.h5` file, which numbers its layers by kind, holds beyond the network."""
+    import h5py  # of Keras, which imports it late
+
+    with h5py.File(path, "r") as file:
+        found = sum(1 for group in file.get("layers", {}).values() if len(group.get("vars", ())))
+    expected = sum(1 for each in network.layers if each.weights)
+    if found > expected:
+        raise ValueError(f"it has weights of {found} layers, {layer.backbone} of {expected}")
+
+
+def _refuse_surplus_layers(trained: keras.Model, network: keras.Model, layer: Backbone) -> None:
+    """VGG19 has all the layers of VGG16, and would fill it."""
+    known = {each.name for each in network.layers}
+    surplus = [each.name for each in trained.layers if each.weights and each.name not in known]
+    if surplus:
+        raise ValueError(f"it has layers that {layer.backbone} has not, such as {surplus[0]!r}")
 
 
 def _candidate_networks(layer: Backbone):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from cnnrnn_tf.serving import lints
 from cnnrnn_tf.serving.fresh_process import (
@@ -92,7 +93,11 @@ def check_export(path, images=None, timeout_s=600):
         export = lints.Export(export_dir, read_meta_graph(export_dir))
     except UserError as error:
         return CheckReport(export_dir, (), (str(error),))
-    passed, problems = _lint(export)
+    try:
+        passed, problems = _lint(export)
+    except (tf.errors.OpError, IndexError, ValueError) as error:  # what its reader raises at a damaged file
+        reason = _explain(getattr(error, "message", error))
+        return CheckReport(export_dir, (), (f"its variables cannot be read ({reason}): export again",))
     if "serving_default" in export.meta_graph.signature_def:
         found = _check_runs(export, make_images() if images is None else list(images), timeout_s)
         passed, problems = passed + found[0], problems + found[1]
@@ -123,7 +128,7 @@ def find_export(path):
             f"no export at {path}: expected a SavedModel's folder, such as `cnnrnn export RUN` writes"
         )
     versions = sorted(
-        (p for p in path.iterdir() if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name)
+        (p for p in path.iterdir() if p.is_dir() and p.name.isdecimal()), key=lambda p: int(p.name)
     )
     if not versions:
         raise UserError(

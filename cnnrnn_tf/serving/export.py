@@ -28,6 +28,7 @@ __all__ = ["LoadedExport", "export", "load_export"]
 
 EXTRA = "assets.extra"  # TensorFlow leaves this folder of a SavedModel to its makers
 EXPORT_FILE = "export.json"
+_FINGERPRINT = "vocabulary_fingerprint"
 
 
 def export(model, vocabulary, decoding, out_dir):
@@ -48,12 +49,12 @@ def export(model, vocabulary, decoding, out_dir):
         UserError: the model was trained with another vocabulary, or cannot be decoded as `decoding` says.
     """
     tagger = Tagger(model, vocabulary, decoding)
+    # Traced first, so that mistakes in `decoding` show before anything is written.
+    signatures = {name: function.get_concrete_function() for name, function in tagger.signatures.items()}
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     partial = out_dir / f".partial-{uuid.uuid4().hex}"
     try:
-        # Traced here, so that mistakes in `decoding` show before anything is written.
-        signatures = {name: function.get_concrete_function() for name, function in tagger.signatures.items()}
         tf.saved_model.save(_hold_weights(tagger), str(partial), signatures=signatures)
         _write_extra(partial / EXTRA, tagger, vocabulary, decoding)
         return _publish(partial, out_dir)
@@ -85,10 +86,10 @@ def load_export(path):
         UserError: `path` is no export, or one of another program.
     """
     path = find_export(path)
-    vocabulary = LabelVocabulary.load(path / EXTRA)
+    vocabulary = _load_vocabulary(path / EXTRA)
     try:
         module = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except Exception as error:  # TensorFlow raises nearly anything at a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} does not load ({reason}): export the run again") from None
     missing = {SERVING_DEFAULT, TAG_GIVEN} - set(module.signatures)
@@ -113,11 +114,24 @@ def _write_extra(folder, tagger, vocabulary, decoding):
         "image_size": tagger.image_size,
         "image_fit": tagger.image_fit,
         "num_labels": vocabulary.size,
-        "vocabulary_fingerprint": vocabulary.fingerprint,
+        _FINGERPRINT: vocabulary.fingerprint,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
     (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _load_vocabulary(folder):
+    vocabulary = LabelVocabulary.load(folder)
+    try:
+        fingerprint = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))[_FINGERPRINT]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / EXPORT_FILE}: missing or damaged: export the run again") from None
+    if fingerprint != vocabulary.fingerprint:
+        raise UserError(
+            f"{folder / vocabulary_file.FILE_NAME}: is the vocabulary of another model; export the run again"
+        )
+    return vocabulary
 
 
 def _publish(partial, out_dir):
@@ -131,4 +145,4 @@ def _publish(partial, out_dir):
 
 
 def _next_version(out_dir):
-    return 1 + max((int(path.name) for path in out_dir.iterdir() if path.name.isdigit()), default=0)
+    return 1 + max((int(path.name) for path in out_dir.iterdir() if path.name.isdecimal()), default=0)

@@ -41,7 +41,7 @@ class Export:
 
 
 def lint_version(export):
-    if export.path.resolve().name.isdigit():
+    if export.path.resolve().name.isdecimal():
         return []
     return [
         f"the folder is named {export.path.resolve().name!r}, and the server reads only folders named by a "

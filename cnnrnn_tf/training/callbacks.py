@@ -15,8 +15,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfrecords.errors import UserError
+
 MONITOR = "val_nll"
 """What selects the checkpoint: the mean over the hold-out of -log P(path)."""
+
+_ANEW = "start a new run with `python train.py --config` and the config.json of this one"
 
 
 class EarlyStopping(keras.callbacks.Callback):
@@ -67,6 +71,13 @@ class Backup(keras.callbacks.BackupAndRestore):
     Keras writes over the files of the last epoch. Here both are written to a folder beside, which then takes
     the place of the other.
     """
+
+    def on_train_begin(self, logs=None):
+        try:
+            super().on_train_begin(logs)
+        except Exception as error:  # whatever h5py or Keras raise at a damaged file
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{self.backup_dir}: the backup cannot be read ({reason}): {_ANEW}") from None
 
     def _save_model(self):
         place = Path(self.backup_dir)
@@ -132,7 +143,10 @@ def finished_epochs(run_dir: Path) -> int:
     path = run_dir / "backup" / "training_metadata.json"
     if not path.is_file():
         return 0
-    return json.loads(path.read_text(encoding="utf-8"))["epoch"]
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["epoch"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged: {_ANEW}") from None
 
 
 def read_history(run_dir: Path) -> list[dict[str, str]]:
@@ -140,8 +154,14 @@ def read_history(run_dir: Path) -> list[dict[str, str]]:
     path = run_dir / "history.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        for row in rows:
+            float(row[MONITOR])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: damaged, an epoch has no {MONITOR}: {_ANEW}") from None
+    return rows
 
 
 def drop_unfinished(run_dir: Path) -> None:

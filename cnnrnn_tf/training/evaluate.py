@@ -15,13 +15,13 @@ from cnnrnn_tf.data.features import feature_fingerprint, load_or_extract
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions
 from cnnrnn_tf.model.beam_search import rank_labels
+from cnnrnn_tf.training.runs import Run, check_records
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.vocabulary import LabelVocabulary
 
 if TYPE_CHECKING:
     from cnnrnn_tf.model.cnn_rnn import CNNRNN
-    from cnnrnn_tf.training.runs import Run
 
 EXTRACTION_BATCH = 32
 
@@ -32,9 +32,10 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
     Thresholds, where a protocol leaves them open, are fitted on the hold-out.
 
     Raises:
-        UserError: the records are gone or hold another vocabulary; no such split or protocol.
+        UserError: the records are gone, damaged or not those of the run; no such split or protocol.
     """
     dataset_dir = run.config.data.data_dir / run.config.data.dataset
+    check_records(run.path, dataset_dir, Manifest.load(dataset_dir))
     return evaluate_model(run.model, dataset_dir, run.config, split, protocol)[0]
 
 
@@ -48,6 +49,7 @@ def evaluate_model(
     """The measures of a split, and the predictions they come from."""
     manifest = Manifest.load(dataset_dir)
     vocabulary = load_vocabulary(dataset_dir, model)
+    manifest.check_shards(dataset_dir)
     name = protocol or config.evaluation.protocol
     protocols = choose_protocols(config.data.dataset, None if name == "default" else name)
     test = predict_split(model, dataset_dir, split, config.decoding)

@@ -13,7 +13,7 @@ from cnnrnn_tf.data.records import read_files
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import print_report
 from cnnrnn_tf.viz.figures import save_grid
-from tfrecords.cli import find_command
+from tfrecords.cli import format_command
 from tfrecords.vocabulary import LabelVocabulary
 
 _GRID_IMAGES = 16
@@ -61,15 +61,14 @@ def print_results(metrics: Mapping[str, Any], run_dir: Path) -> None:
     print_report(metrics)
     with (run_dir / "train.log").open("a", encoding="utf-8") as file:
         print_report(metrics, file)
-    cnnrnn, figures = find_command("cnnrnn"), run_dir / "figures"
-    grid = figures / f"{metrics['split']}_images.png"
-    print(f"\n{metrics['split']} images, tagged:  {grid}")
+    figures, split = run_dir / "figures", metrics["split"]
+    grid = figures / f"{split}_images.png"
+    print(f"\n{split} images, tagged:  {grid}")
     print("next:")
     for line in (
-        f"{find_command('tensorboard')} --logdir {run_dir.parent.parent}",
-        f"{cnnrnn} predict {run_dir} {figures / 'examples'}    (or your own photographs)",
-        f"{cnnrnn} check {run_dir / 'export'}",
-        f"{cnnrnn} evaluate {run_dir}"
-        + ("" if metrics["split"] == "test" else f" --split {metrics['split']}"),
+        format_command("tensorboard", "--logdir", run_dir.parent.parent),
+        format_command("cnnrnn", "predict", run_dir, figures / "examples") + "    (or your own photographs)",
+        format_command("cnnrnn", "check", run_dir / "export"),
+        format_command("cnnrnn", "evaluate", run_dir, *([] if split == "test" else ["--split", split])),
     ):
         print(f"  {line}")

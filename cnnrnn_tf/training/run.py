@@ -38,7 +38,7 @@ from cnnrnn_tf.training.optimizer import make_optimizer
 from cnnrnn_tf.training.results import print_results, save_examples, save_split_grid
 from cnnrnn_tf.viz.figures import save_history
 from tfrecords import vocabulary
-from tfrecords.cli import find_command
+from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.vocabulary import LabelVocabulary
@@ -86,7 +86,7 @@ def train(config: ExperimentConfig, runs_dir: Path, run_name: str = "", now: dat
     run_dir = runs.create_run_folder(runs_dir, config.data.dataset, run_name, now or datetime.now())
     config.save(run_dir / runs.CONFIG_FILE)
     records.vocabulary.save(run_dir / vocabulary.FILE_NAME)
-    runs.save_json(run_dir / "environment.json", runs.describe_environment())
+    runs.save_environment(run_dir, records.manifest)
     return _finish(config, records, model, strategy, run_dir)
 
 
@@ -97,14 +97,10 @@ def resume(run_dir: Path) -> Path:
         UserError: no run there, a finished one, or its records have changed.
     """
     config = runs.load_config(run_dir)
-    if (run_dir / "metrics.json").is_file():
+    if (run_dir / runs.METRICS_FILE).is_file():
         raise UserError(f"{run_dir}: this run is finished; evaluate it with `cnnrnn evaluate {run_dir}`")
     records = _read_records(config)
-    if LabelVocabulary.load(run_dir).fingerprint != records.vocabulary.fingerprint:
-        raise UserError(
-            f"{run_dir}: the labels of {records.folder} have changed since this run began; start a new one "
-            f"with `python train.py --config {run_dir / runs.CONFIG_FILE}`"
-        )
+    runs.check_records(run_dir, records.folder, records.manifest)
     set_up(config.training.seed, config.training.deterministic, config.training.precision)
     strategy = make_strategy()
     model = _make_model(config, records, strategy)
@@ -123,13 +119,12 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
             export(model, records.vocabulary, config.decoding, run_dir / "export")
         except KeyboardInterrupt:
             _LOGGER.info(
-                "stopped; %d finished epochs are saved. Go on with: %s train.py --resume %s",
+                "stopped; %d finished epochs are saved. Go on with: %s",
                 finished_epochs(run_dir),
-                find_command("python"),
-                run_dir,
+                format_command("python", "train.py", "--resume", run_dir),
             )
             raise
-        save_metrics(metrics, run_dir / "metrics.json")  # from here on the run is finished
+        save_metrics(metrics, run_dir / runs.METRICS_FILE)  # from here on the run is finished
         drop_backup(run_dir)
         print_results(metrics, run_dir)
     return run_dir
@@ -140,6 +135,7 @@ def _read_records(config: ExperimentConfig) -> _Records:
     if config.data.dataset == "demo" and not folder.exists():
         _build_demo(config.data.data_dir)
     manifest = Manifest.load(folder)
+    manifest.check_shards(folder)
     train, holdout = (datasets.load_labels(folder, split) for split in ("train", "holdout"))
     for name, labels in (("train", train), ("holdout", holdout)):
         if not labels.image_ids:

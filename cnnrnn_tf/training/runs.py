@@ -14,8 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cnnrnn_tf.config import ExperimentConfig
 from tfrecords.errors import UserError
+from tfrecords.manifest import Manifest
 from tfrecords.vocabulary import LabelVocabulary
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "checkpoints/best.keras"
+METRICS_FILE = "metrics.json"
+_ENVIRONMENT_FILE = "environment.json"
+_RECORDS = "records_fingerprint"
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ def load_run(run_dir: str | Path) -> Run:
     vocabulary = LabelVocabulary.load(run_dir)
     path = run_dir / MODEL_FILE
     if not path.is_file():
+        if (run_dir / METRICS_FILE).is_file():
+            raise UserError(
+                f"{path}: is gone, though the run was finished; train again with `python train.py --config "
+                f"{run_dir / CONFIG_FILE}`"
+            )
         raise UserError(
             f"{run_dir}: the run is not finished; finish it with `python train.py --resume {run_dir}`"
         )
@@ -111,7 +122,36 @@ def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
             f"{path}: was trained with another vocabulary ({model.vocabulary_fingerprint[:12]}, this one is "
             f"{vocabulary.fingerprint[:12]}): an id would mean another label; train again on these records"
         )
+    broken = [weight.path for weight in model.weights if not np.isfinite(weight.numpy()).all()]
+    if broken:
+        raise UserError(
+            f"{path}: {len(broken)} weights are not finite, such as {broken[0]}: its answers would be no "
+            "numbers; train again"
+        )
     return model
+
+
+def save_environment(run_dir: Path, records: Manifest) -> None:
+    """Writes what a run was made with: versions, devices and the fingerprint of its records."""
+    save_json(run_dir / _ENVIRONMENT_FILE, {**describe_environment(), _RECORDS: records.fingerprint})
+
+
+def check_records(run_dir: Path, dataset_dir: Path, records: Manifest) -> None:
+    """Refuses records that are not those of the run: an image may have moved from train to test.
+
+    Raises:
+        UserError: they have changed, or the run does not say which it had.
+    """
+    path = run_dir / _ENVIRONMENT_FILE
+    try:
+        fingerprint = json.loads(path.read_text(encoding="utf-8"))[_RECORDS]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: does not say which records the run was trained on; train again") from None
+    if fingerprint != records.fingerprint:
+        raise UserError(
+            f"{dataset_dir}: was built again since {run_dir} began, from other images, labels or splits: "
+            f"build it as it was, or train again with `python train.py --config {run_dir / CONFIG_FILE}`"
+        )
 
 
 def describe_environment() -> dict:

@@ -176,7 +176,7 @@ class Sheet:
 
     def _shorten(self, text: str, width: float, font: FontProperties) -> str:
         """`text` if it fits, else as much of its start and end as does."""
-        text = " ".join(text.split())
+        text = " ".join(text.split()).encode("utf-8", "replace").decode()  # a file's name may be any bytes
         if self._measure(text, font) <= width:
             return text
 

@@ -7,6 +7,7 @@ was expected.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,6 +141,12 @@ class CsvTable(TableFile):
                 f"no column of image paths among {', '.join(self.header)}: expected "
                 f"{' or '.join(IMAGE_COLUMNS)}, or name it with --image-column",
             )
+        parts = [part for part in ("image", "split", "labels") if roles[part] is not None]
+        for part, other in itertools.combinations(parts, 2):
+            if roles[part] == roles[other]:
+                raise self.fail(
+                    1, f"the column {roles[part]!r} cannot be both --{part}-column and --{other}-column"
+                )
         return roles
 
     @cached_property
