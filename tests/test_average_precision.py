@@ -198,9 +198,42 @@ def test_fitted_threshold_is_the_highest_of_the_best_by_exhaustive_search(k):
         if not truth[known].any():
             continue
         trials = {cut: o_f1_of_lists(scores, truth, known, k, cut) for cut in np.unique(scores[known])}
-        found = fit_threshold(scores, truth, known, k)
+        found = fit_threshold(scores, truth, known, k, standard_errors=0)
         best = max(trials.values())
         assert found == max(cut for cut, value in trials.items() if value > best - 1e-12)
+
+
+@pytest.mark.parametrize("k", [None, 1, 2, 10])
+def test_fitted_threshold_is_the_middle_of_those_that_a_standard_error_cannot_tell_from_the_best(k):
+    rng = np.random.default_rng(7)
+    num_moved = 0
+    for _ in range(30):
+        truth, scores, known = random_table(rng)
+        if not truth[known].any():
+            continue
+        cuts = np.unique(scores[known])
+        values = [o_f1_of_lists(scores, truth, known, k, cut) for cut in cuts]
+        highest = max(values)
+        best = max(i for i, value in enumerate(values) if value > highest - 1e-12)
+        bound = highest - np.sqrt(highest * (1 - highest) / truth[known].sum()) - 1e-12
+        first = last = best
+        while first > 0 and values[first - 1] >= bound:
+            first -= 1
+        while last + 1 < len(cuts) and values[last + 1] >= bound:
+            last += 1
+        assert fit_threshold(scores, truth, known, k) == pytest.approx((cuts[first] + cuts[last]) / 2)
+        num_moved += first != best or last != best
+    assert num_moved > 10
+
+
+def test_with_many_images_the_fitted_threshold_is_as_good_as_the_best():
+    rng = np.random.default_rng(8)
+    scores = rng.random((100_000, 4))
+    truth = (rng.random(scores.shape) < scores**4).astype(int)
+    fitted, best = (fit_threshold(scores, truth, standard_errors=count) for count in (1, 0))
+    assert fitted == pytest.approx(best, abs=0.02)
+    halves = fit_threshold(scores[:100], truth[:100]), fit_threshold(scores[100:200], truth[100:200])
+    assert halves == pytest.approx((best, best), abs=0.1)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -234,6 +267,7 @@ def test_fitted_threshold_ignores_unknown_labels_before_taking_the_best_k():
         (lambda: MeanAveragePrecision().result(), "before the first update"),
         (lambda: fit_threshold([[0.5]], [[0]]), "none of the 1 hold-out images has a known label"),
         (lambda: fit_threshold([[0.5]], [[1]], k=0), "must be at least 1, got 0"),
+        (lambda: fit_threshold([[0.5]], [[1]], standard_errors=-1), "standard_errors -1: expected 0 or more"),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -10,13 +10,16 @@ from cnnrnn_tf.evaluation.tables import last_of_each, read_table
 from tfrecords.errors import UserError
 
 
-def fit_threshold(scores: Any, labels: Any, known: Any = None, k: int | None = None) -> float:
-    """The threshold that gives lists of at most `k` labels the highest O-F1.
+def fit_threshold(
+    scores: Any, labels: Any, known: Any = None, k: int | None = None, standard_errors: float = 1.0
+) -> float:
+    """The threshold that gives lists of at most `k` labels the highest O-F1, as far as the images can tell.
 
     A list holds those of an image's k best known labels whose score is at least the threshold, as
-    `SetMeasures` cuts it (equal scores rank by label id, the lower first). Every distinct score is tried, so
-    no other threshold does better; among equally good ones the highest is returned, that is the shortest
-    lists. It is one of the scores itself, so that comparing with >= gives the very lists it was chosen for.
+    `SetMeasures` cuts it (equal scores rank by label id, the lower first). Every distinct score is tried. A
+    hundred images hardly tell good thresholds apart, and the best of them is best by chance; so the middle of
+    the thresholds around it that are no more than a standard error worse is returned (the rule of Breiman et
+    al., Classification and Regression Trees, 1984, section 3.4.3). With many images it is the best itself.
 
     Fit it on the hold-out, never on the split that is reported.
 
@@ -25,6 +28,8 @@ def fit_threshold(scores: Any, labels: Any, known: Any = None, k: int | None = N
         labels: `[images, labels]`, above 0 where the image has the label, below 0 where unknown.
         known: `[images, labels]`, 0 or False where unknown.
         k: longest list; None for any length.
+        standard_errors: how much worse than the best a threshold may be, as multiples of
+            sqrt(F1 (1 - F1) / true labels); 0 returns the best score, the highest of equals.
 
     Returns:
         The lowest score that enters a list.
@@ -32,9 +37,11 @@ def fit_threshold(scores: Any, labels: Any, known: Any = None, k: int | None = N
     Raises:
         UserError: the tables do not fit, a score is NaN, or no known label is true (any threshold would do).
 
-    >>> fit_threshold(scores=[[0.9, 0.6, 0.2], [0.7, 0.4, 0.3]], labels=[[1, 1, 0], [1, 0, 0]])
+    >>> fit_threshold([[0.9, 0.6, 0.2], [0.7, 0.4, 0.3]], [[1, 1, 0], [1, 0, 0]], standard_errors=0)
     0.6
     """
+    if not 0 <= standard_errors < np.inf:
+        raise UserError(f"standard_errors {standard_errors}: expected 0 or more")
     if k is not None and k < 1:
         raise UserError(f"k, the longest list, must be at least 1, got {k!r}")
     truth, scores, mask = read_table(labels, scores, known)
@@ -47,7 +54,14 @@ def fit_threshold(scores: Any, labels: Any, known: Any = None, k: int | None = N
     eligible = mask if k is None else _best_known(scores, mask, k)
     cuts, counts, hits = _count_by_score(scores[eligible], truth[eligible])
     f1 = 2 * hits / (counts + num_true)
-    return float(cuts[np.argmax(f1)])
+    best = int(np.argmax(f1))
+    if not standard_errors:
+        return float(cuts[best])
+    lowest_f1 = f1[best] - standard_errors * np.sqrt(f1[best] * (1 - f1[best]) / num_true)
+    worse = np.flatnonzero(f1 < lowest_f1)
+    first = max(worse[worse < best], default=-1) + 1
+    last = min(worse[worse > best], default=len(f1)) - 1
+    return float((cuts[first] + cuts[last]) / 2)
 
 
 def _best_known(scores: np.ndarray, mask: np.ndarray, k: int) -> np.ndarray:

@@ -83,7 +83,14 @@ class LabelDecoder(keras.Model):
         self.feature_dropout = keras.layers.Dropout(dropout, name="feature_dropout", **policy)
         projection = {"units": embedding_dim, "use_bias": False, **policy}
         self.output_projection = keras.layers.Dense(name="output_projection", **projection)
-        self.feature_projection = keras.layers.Dense(name="feature_projection", **projection)
+        # A thousand features of deviation 1 would fill the joint space with the noise of random weights, more
+        # than a thousand images unlearn.
+        initializer = "glorot_uniform"
+        if standardise_features:
+            initializer = keras.initializers.VarianceScaling(0.1, "fan_in", "uniform")
+        self.feature_projection = keras.layers.Dense(
+            name="feature_projection", kernel_initializer=initializer, **projection
+        )
 
     def build(self, input_shape=None):
         # Unit-length rows in expectation, so that scores start near the size of x.
