@@ -166,7 +166,7 @@ def test_scores_are_cut_and_ranked_as_a_loop_does_with_unknown_labels():
     assert metrics["unknown_cells"] == np.sum(test.known == 0)
 
 
-def test_thresholds_are_the_best_of_the_hold_out_and_owe_nothing_to_the_test_split():
+def test_thresholds_are_those_of_the_hold_out_and_owe_nothing_to_the_test_split():
     test, holdout = make_predictions(5), make_predictions(6)
     row = find_row(evaluate(test, holdout), "free length")
 
@@ -174,7 +174,9 @@ def test_thresholds_are_the_best_of_the_hold_out_and_owe_nothing_to_the_test_spl
         chosen = holdout.scores >= threshold
         return 2 * np.sum(chosen & holdout.truth) / (np.sum(chosen) + np.sum(holdout.truth))
 
-    assert overall_f1(np.float32(row["threshold"])) == max(map(overall_f1, np.unique(holdout.scores)))
+    best = max(map(overall_f1, np.unique(holdout.scores)))
+    standard_error = np.sqrt(best * (1 - best) / np.sum(holdout.truth))
+    assert best - standard_error <= overall_f1(row["threshold"]) <= best
     other = find_row(evaluate(make_predictions(7), holdout), "free length")
     assert other["threshold"] == row["threshold"]
 

@@ -90,8 +90,8 @@ def evaluate_predictions(
     | `free length` | all labels that reach a threshold |
 
     The threshold is the protocol's; where it leaves that open, the one with the highest O-F1 on the hold-out,
-    fitted for each row. Without a hold-out (or without a label in it) such rows are left out, and the
-    conventions say so.
+    to a standard error (`fit_threshold`), for each row. Without a hold-out (or without a label in it) such
+    rows are left out, and the conventions say so.
 
     Args:
         test: the split to report.

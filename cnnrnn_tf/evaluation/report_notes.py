@@ -60,8 +60,8 @@ def _explain_cuts(metrics: Mapping[str, Any]) -> str:
     if fixed is not None:
         return f"{rule} At most k and free length: scores of at least {fixed:g}."
     return (
-        f"{rule} Thresholds with the highest O-F1, to a standard error, on {metrics['holdout_images']:,} hold-out images: "
-        f"{', '.join(cuts)}."
+        f"{rule} Thresholds with the highest O-F1, to a standard error, on {metrics['holdout_images']:,} "
+        f"hold-out images: {', '.join(cuts)}."
     )
 
 
