@@ -67,10 +67,10 @@ def test_the_demo_is_built_by_name(tmp_path, capsys):
 MISTAKES = [
     ("", "`python -m tfrecords` needs a subcommand: expected build or report"),
     ("bild demo", "unknown subcommand 'bild' (did you mean 'build'?)"),
-    ("build", "`python -m tfrecords build` needs a subcommand: expected demo or table"),
+    ("build", "`python -m tfrecords build` needs a subcommand: expected demo or table or nuswide81"),
     (
         "build coco",
-        "unknown subcommand 'coco': expected demo or table; see `python -m tfrecords build --help`",
+        "unknown subcommand 'coco' (did you mean 'coco2014'?): expected demo or table or nuswide81",
     ),
     (
         "build demo --sed 3",

@@ -1,6 +1,7 @@
 """A command line enters; a built data set, or a report on one, leaves.
 
 python -m tfrecords build demo
+python -m tfrecords build nuswide81 --from NUS-WIDE --images NUS-WIDE/Flickr
 python -m tfrecords build table --from labels.csv --images photos --name scenes
 python -m tfrecords report scenes
 """
@@ -11,7 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +20,7 @@ from tfrecords.cli import format_command, parse, run_main
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.sources import make_source
+from tfrecords.sources.base import Source
 
 PROG = "python -m tfrecords"
 
@@ -34,6 +36,10 @@ class BuildOptions:
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace a data set of that name."""
 
+    def make_source(self) -> Source:
+        """The source that the flags describe."""
+        raise NotImplementedError
+
 
 @dataclass
 class BuildDemo(BuildOptions):
@@ -47,6 +53,70 @@ class BuildDemo(BuildOptions):
     """Training images, the hold-out among them."""
     num_test: int = 500
     """Test images."""
+
+    def make_source(self) -> Source:
+        return make_source("demo", seed=self.seed, num_train=self.num_train, num_test=self.num_test)
+
+
+_From = Annotated[Path, tyro.conf.arg(name="from", metavar="FOLDER")]
+
+
+@dataclass
+class BuildNusWide81(BuildOptions):
+    """Read NUS-WIDE's 81 concepts, as its owners ship them; missing images are skipped and counted."""
+
+    root: _From = tyro.MISSING
+    """Folder that holds ImageList, ConceptsList and Groundtruth."""
+    images: Path | None = None
+    """Folder that the names of the image lists start from; Flickr in the other folder by default."""
+    untagged: Literal["drop", "keep"] = "drop"
+    """Images without any label: drop them, as the paper's protocol does, or keep them."""
+    name: str = "nuswide81"
+    """Name of the data set."""
+
+    def make_source(self) -> Source:
+        return make_source("nuswide81", root=self.root, images=self.images, untagged=self.untagged)
+
+
+@dataclass
+class BuildNusWide1000(BuildNusWide81):
+    """Read NUS-WIDE's 1,000 tags, as its owners ship them; missing images are skipped and counted."""
+
+    root: _From = tyro.MISSING
+    """Folder that holds ImageList and NUS_WID_Tags."""
+    name: str = "nuswide1000"
+    """Name of the data set."""
+
+    def make_source(self) -> Source:
+        return make_source("nuswide1000", root=self.root, images=self.images, untagged=self.untagged)
+
+
+@dataclass
+class BuildCoco2014(BuildOptions):
+    """Read MS-COCO 2014, as its owners ship it: train2014 for training, val2014 for testing."""
+
+    root: _From = tyro.MISSING
+    """Folder that holds annotations/instances_train2014.json."""
+    images: Path | None = None
+    """Folder that holds train2014 and val2014; the same by default."""
+    name: str = "coco2014"
+    """Name of the data set."""
+
+    def make_source(self) -> Source:
+        return make_source("coco2014", root=self.root, images=self.images)
+
+
+@dataclass
+class BuildVoc2007(BuildOptions):
+    """Read PASCAL VOC 2007, as its owners ship it: trainval for training, test for testing."""
+
+    root: _From = tyro.MISSING
+    """The VOCdevkit that both archives were unpacked to."""
+    name: str = "voc2007"
+    """Name of the data set."""
+
+    def make_source(self) -> Source:
+        return make_source("voc2007", root=self.root)
 
 
 @dataclass
@@ -70,6 +140,21 @@ class BuildTable(BuildOptions):
     ignore_columns: str = ""
     """Columns that are no labels, joined by commas."""
 
+    def __post_init__(self):
+        self.name = self.name or self.table.stem
+
+    def make_source(self) -> Source:
+        return make_source(
+            "table",
+            table=self.table,
+            images=self.images,
+            image_column=self.image_column,
+            labels_column=self.labels_column,
+            split_column=self.split_column,
+            label_separator=self.label_separator,
+            ignore_columns=[column.strip() for column in self.ignore_columns.split(",") if column.strip()],
+        )
+
 
 @dataclass
 class Report:
@@ -85,7 +170,17 @@ class Report:
     """Print JSON instead of tables."""
 
 
-COMMANDS = {"build": {"demo": BuildDemo, "table": BuildTable}, "report": Report}
+COMMANDS = {
+    "build": {
+        "demo": BuildDemo,
+        "table": BuildTable,
+        "nuswide81": BuildNusWide81,
+        "nuswide1000": BuildNusWide1000,
+        "coco2014": BuildCoco2014,
+        "voc2007": BuildVoc2007,
+    },
+    "report": Report,
+}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -107,29 +202,18 @@ def _run(args: list[str] | None) -> None:
         _build(options)
 
 
-def _build(options: BuildDemo | BuildTable) -> None:
+def _build(options: BuildOptions) -> None:
     from tfrecords.build import build
 
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers}: expected 1 or more")
-    if isinstance(options, BuildDemo):
-        name = options.name
-        source = make_source(
-            "demo", seed=options.seed, num_train=options.num_train, num_test=options.num_test
-        )
-    else:
-        name = options.name or options.table.stem
-        source = make_source(
-            "table",
-            table=options.table,
-            images=options.images,
-            image_column=options.image_column,
-            labels_column=options.labels_column,
-            split_column=options.split_column,
-            label_separator=options.label_separator,
-            ignore_columns=[column.strip() for column in options.ignore_columns.split(",") if column.strip()],
-        )
-    manifest = build(source, name, options.data_dir, workers=options.workers, overwrite=options.overwrite)
+    manifest = build(
+        options.make_source(),
+        options.name,
+        options.data_dir,
+        workers=options.workers,
+        overwrite=options.overwrite,
+    )
     _print_summary(manifest, options.data_dir)
 
 

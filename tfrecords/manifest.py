@@ -236,6 +236,11 @@ def _explain_unbuilt(dataset_dir: Path) -> str:
     options = "" if str(data_dir) == "data" else f" --data-dir {data_dir}"
     if name == "demo":
         return f"the data set 'demo' is not built: run `python -m tfrecords build demo{options}`"
+    if name in ("nuswide81", "nuswide1000", "coco2014", "voc2007"):
+        return (
+            f"the data set {name!r} is not built: unpack its owners' archives, then run "
+            f"`python -m tfrecords build {name} --from FOLDER{options}`"
+        )
     built = [path.parent.name for path in data_dir.glob(f"*/{FILE_NAME}")]
     return (
         f"the data set {name!r} is not built{nearest(name, built)}: run `python -m tfrecords build table "

@@ -9,6 +9,10 @@ from tfrecords.sources.base import Source
 
 SOURCES: dict[str, str] = {
     "demo": "tfrecords.sources.demo:DemoSource",
+    "nuswide81": "tfrecords.sources.nuswide:NusWide81",
+    "nuswide1000": "tfrecords.sources.nuswide:NusWide1000",
+    "coco2014": "tfrecords.sources.coco:Coco2014",
+    "voc2007": "tfrecords.sources.voc:Voc2007",
     "table": "tfrecords.sources.table:TableSource",
 }
 """The name of each source -> `module:class`; the class's constructor arguments are the source's options."""

@@ -1,0 +1,118 @@
+"""MS-COCO 2014 as its owners ship it enters: instances and two folders of images; annotations leave.
+
+    python -m tfrecords build coco2014 --from COCO
+
+train2014 is for training and val2014 for testing, as in the paper. An image has a label if one of its
+objects, a crowd included, is of that category. Lin et al., Microsoft COCO, ECCV 2014.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrecords.annotations import Annotation, Box, Skip
+from tfrecords.errors import UserError
+from tfrecords.sources.base import Source, join_inside
+
+_WORDS = {"train": "train2014", "test": "val2014"}  # split here -> word in the owners' file names
+
+
+class Coco2014(Source):
+    """80 categories, the boxes and areas (of the masks) of all objects carried.
+
+    Args:
+        root: the folder that holds `annotations/instances_{train,val}2014.json`.
+        images: the folder that holds `train2014` and `val2014`; `root` by default.
+    """
+
+    name = "coco2014"
+
+    def __init__(self, root: str | Path, images: str | Path | None = None):
+        self.root = os.fspath(root)
+        self.images = os.fspath(images) if images is not None else self.root
+        self._names: tuple[str, ...] | None = None  # a file of 450 MB tells them, which is read once
+        for split, word in _WORDS.items():
+            if not self._annotation_file(split).is_file():
+                raise UserError(
+                    f"{self._annotation_file(split)}: no such file: give the folder that "
+                    "annotations_trainval2014.zip was unpacked in with --from"
+                )
+            if not os.path.isdir(os.path.join(self.images, word)):
+                raise UserError(
+                    f"{os.path.join(self.images, word)}: no such folder of images: give the folder that "
+                    "train2014.zip and val2014.zip were unpacked in with --images"
+                )
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(_WORDS)
+
+    def annotations(self, split: str) -> Iterator[Annotation | Skip]:
+        path = self._annotation_file(split)
+        coco = _load(path)
+        names = {category["id"]: category["name"] for category in coco.cats.values()}
+        self._names = tuple(names.values())
+        for item in coco.anns.values():
+            for key, known in (("image_id", coco.imgs), ("category_id", names)):
+                if item[key] not in known:
+                    raise UserError(
+                        f"{path}: annotation {item['id']} has the {key} {item[key]}, which the file does not "
+                        "list: unpack it again"
+                    )
+        folder = os.path.join(self.images, _WORDS[split])
+        for image_id in sorted(coco.imgs):
+            image = coco.imgs[image_id]
+            image_path = join_inside(folder, image["file_name"])
+            if image_path is None:
+                yield Skip(image["file_name"], "path_outside_images", f"climbs out of {folder}")
+                continue
+            objects = sorted(coco.imgToAnns.get(image_id, ()), key=lambda item: item["id"])
+            boxes = tuple(_make_box(item, names[item["category_id"]], image, path) for item in objects)
+            labels = tuple(sorted({box.label for box in boxes}))
+            yield Annotation(f"{_WORDS[split]}/{image['file_name']}", image_path, labels, boxes=boxes)
+
+    def label_names(self) -> tuple[str, ...]:
+        if self._names is None:
+            categories = _load(self._annotation_file("train")).cats.values()
+            self._names = tuple(category["name"] for category in categories)
+        return self._names
+
+    def _annotation_file(self, split: str) -> Path:
+        return Path(self.root) / "annotations" / f"instances_{_WORDS[split]}.json"
+
+
+def _load(path: Path):
+    """The file as pycocotools indexes it.
+
+    Raises:
+        UserError: it is cut off, or not such a file.
+    """
+    from pycocotools.coco import COCO
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(os.fspath(path))
+    except ValueError as error:
+        raise UserError(f"{path}: cut off or damaged ({error}): unpack it again") from None
+    except (KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not COCO's instances ({error!r}): unpack it again") from None
+    if not (coco.imgs and coco.cats):
+        raise UserError(f"{path}: lists no images or no categories: expected COCO's instances")
+    return coco
+
+
+def _make_box(item: dict, label: str, image: dict, path: Path) -> Box:
+    """`bbox` is x, y, width, height in px from 0; rounding lets some reach beyond the image by a fraction."""
+    try:
+        x, y, width, height = item["bbox"]
+        corners = x / image["width"], y / image["height"]
+        ends = (x + width) / image["width"], (y + height) / image["height"]
+        area = float(item["area"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{path}: annotation {item['id']} has no whole box ({error!r}): unpack it again"
+        ) from None
+    return Box(label, *(min(max(float(each), 0.0), 1.0) for each in (*corners, *ends)), area)
