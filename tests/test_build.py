@@ -1,9 +1,12 @@
 """The build: from a source to records, vocabulary and manifest; the same bytes every time, or nothing."""
 
 import contextlib
+import dataclasses
 import fcntl
+import functools
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,9 +16,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from drawn_source import SMALL, DrawnSource, draw, read_bytes, read_records
+from PIL import Image
 
 import tfrecords.build as build_module
-from tfrecords.annotations import Box
+from tfrecords.annotations import Annotation, Box, Skip
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, is_held_out
@@ -152,7 +156,8 @@ def test_shards_are_even_and_the_manifest_knows_their_bytes(tmp_path):
     counted = []
     results = write_shards(tasks, workers=1, on_images=counted.append)
     assert sum(counted) == 10
-    assert sorted(path.name for path in tmp_path.iterdir()) == [task.path.name for task in tasks]
+    assert sorted(tmp_path.glob("*.tfrecord")) == [task.path for task in tasks]
+    assert not list(tmp_path.glob("*.partial"))
     for task, result in zip(tasks, results, strict=True):
         assert result.shard.sha256 == hashlib.sha256(task.path.read_bytes()).hexdigest()
         assert result.shard.num_records == len(task.annotations)
@@ -169,7 +174,7 @@ def test_an_existing_data_set_stays_unless_told_otherwise(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), OSError(28, "No space left")])
+@pytest.mark.parametrize("error", [RuntimeError("broken"), OSError(28, "No space left")])
 def test_a_failure_at_the_end_leaves_nothing_behind(tmp_path, monkeypatch, error):
     def fail(*args):
         raise error
@@ -214,8 +219,134 @@ def test_two_presses_of_ctrl_c_end_a_build_of_several_processes_at_once(tmp_path
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, err
-    assert "Traceback" not in err and err.rstrip().endswith("interrupted")
-    assert list(data_dir.iterdir()) == []
+    assert "Traceback" not in err and err.rstrip().endswith("run the same command again to go on")
+    assert [path.name for path in data_dir.iterdir()] == [".demo.building"]
+
+
+class CountedSource(DrawnSource):
+    """Notes which images are read, and stops at the one called `stop_at`."""
+
+    def __init__(self, contents, stop_at=None):
+        super().__init__(contents)
+        self.stop_at, self.read = stop_at, []
+
+    def read_image(self, annotation):
+        self.read.append(annotation.image_id)
+        if annotation.image_id == self.stop_at:
+            raise KeyboardInterrupt
+        return super().read_image(annotation)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """40 image files and what they show, split as in a data set of several shards."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    contents = {"train": [], "test": []}
+    for i in range(40):
+        path = folder / f"{i}.png"
+        Image.new("RGB", (8, 6), (i, i, i)).save(path)
+        split = "test" if i % 4 == 0 else "train"
+        contents[split].append(Annotation(f"{i}.png", str(path), ("sky", "sea") if i % 3 else ("sky",)))
+    return contents
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(build_module, "plan_shards", functools.partial(plan_shards, images_per_shard=5))
+
+
+@pytest.fixture
+def stopped(files, small_shards, tmp_path):
+    """The images that a build had read when it was stopped at the 23rd."""
+    reader = CountedSource(files)
+    build(reader, "whole", tmp_path, progress=False)
+    stopped = CountedSource(files, stop_at=reader.read[22])
+    with pytest.raises(KeyboardInterrupt, match="run the same command again to go on"):
+        build(stopped, "small", tmp_path, progress=False)
+    return reader.read
+
+
+def test_a_stopped_build_goes_on_where_it_was_and_ends_with_the_same_bytes(stopped, files, tmp_path):
+    again = CountedSource(files)
+    build(again, "small", tmp_path, progress=False)
+    assert again.read == stopped[20:]  # four shards of five were finished
+    whole, small = (read_bytes(tmp_path / name) for name in ("whole", "small"))
+    whole.pop("manifest.json"), small.pop("manifest.json")  # the name is in it, and so in its fingerprint
+    assert whole == small
+
+
+def test_a_stopped_build_reads_again_what_has_changed_since(stopped, files, tmp_path):
+    changed = files["train"][0]
+    Image.new("RGB", (9, 9)).save(changed.image_path)
+    again = CountedSource(files)
+    manifest = build(again, "small", tmp_path, progress=False)
+    assert set(stopped[20:]) | {changed.image_id} <= set(again.read)
+    assert len(again.read) == len(stopped[20:]) + (0 if changed.image_id in stopped[20:] else 5)
+    record = read_records(manifest, tmp_path / "small", "train")[changed.image_id]
+    assert record["image/width"] == 9
+
+
+def test_a_stopped_build_with_other_labels_starts_anew(stopped, files, tmp_path):
+    files["train"] = [dataclasses.replace(item, labels=("boat",)) for item in files["train"]]
+    again = CountedSource(files)
+    build(again, "small", tmp_path, progress=False)
+    assert sorted(again.read) == sorted(stopped)
+
+
+def kill_and_finish(tmp_path, num_kills, seed):
+    """A build that is killed at random moments, finished at last; and one that is not."""
+    rng = random.Random(seed)
+    command = [sys.executable, "-m", "tfrecords", "build", "demo", "--num-train", "1200", "--num-test", "300"]
+    for _ in range(num_kills):
+        with subprocess.Popen(
+            [*command, "--data-dir", tmp_path / "killed", "--workers", "2"],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
+            try:
+                process.wait(rng.uniform(0.5, 8))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        if (tmp_path / "killed" / "demo").exists():
+            break
+    for folder, workers in (("killed", "5"), ("unbroken", "1")):
+        if not (tmp_path / folder / "demo").exists():
+            subprocess.run(
+                [*command, "--data-dir", tmp_path / folder, "--workers", workers],
+                check=True,
+                capture_output=True,
+            )
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["demo"]
+    return (read_bytes(tmp_path / folder / "demo") for folder in ("killed", "unbroken"))
+
+
+def test_a_build_that_is_killed_and_run_again_ends_with_the_same_bytes(tmp_path):
+    killed, unbroken = kill_and_finish(tmp_path, num_kills=2, seed=0)
+    assert killed == unbroken
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(20))
+def test_a_build_that_is_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, seed):
+    killed, unbroken = kill_and_finish(tmp_path, num_kills=3, seed=seed)
+    assert killed == unbroken
+
+
+def test_strict_refuses_what_would_be_skipped_unless_it_was_asked_for(tmp_path):
+    with pytest.raises(
+        UserError, match=r"--strict: 1 images would be skipped \(1 no_consent\), such as asked"
+    ):
+        build(DrawnSource(SMALL), "small", tmp_path, strict=True, progress=False)
+    contents = {
+        split: [item for item in items if isinstance(item, Annotation)] for split, items in SMALL.items()
+    }
+    contents["train"].append(Skip("x.jpg", "untagged", by_choice=True))
+    build(DrawnSource(contents), "small", tmp_path, strict=True, progress=False)
+    contents["test"].append(Annotation("y.jpg", str(tmp_path / "y.jpg"), ("sky",)))
+    with pytest.raises(UserError, match=r"--strict: 1 images would be skipped \(1 missing_image\)"):
+        build(DrawnSource(contents), "other", tmp_path, strict=True, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
 def test_a_failed_rebuild_keeps_the_old_data_set(tmp_path, monkeypatch):

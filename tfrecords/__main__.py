@@ -35,6 +35,8 @@ class BuildOptions:
     """Number of processes; one a core by default. The result is the same for any number."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace a data set of that name."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Refuse the data set if any image has to be skipped."""
 
     def make_source(self) -> Source:
         """The source that the flags describe."""
@@ -213,6 +215,7 @@ def _build(options: BuildOptions) -> None:
         options.data_dir,
         workers=options.workers,
         overwrite=options.overwrite,
+        strict=options.strict,
     )
     _print_summary(manifest, options.data_dir)
 

@@ -38,8 +38,12 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """An image left out for a short named `reason` such as `missing_image`; `detail` is for a person."""
+    """An image left out for a short named `reason` such as `missing_image`; `detail` is for a person.
+
+    `by_choice` says that the user asked for it to be left out: nothing is wrong with it.
+    """
 
     image_id: str
     reason: str
     detail: str = ""
+    by_choice: bool = False

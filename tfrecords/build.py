@@ -31,36 +31,45 @@ def build(
     *,
     workers: int | None = None,
     overwrite: bool = False,
+    strict: bool = False,
     progress: bool = True,
 ) -> Manifest:
     """Turns `source` into the data set `data_dir/name`.
 
-    The folder appears in one step when everything is written; whatever fails leaves nothing behind.
+    The folder appears in one step when everything is written; whatever fails leaves nothing behind. A build
+    that is killed, or interrupted by Ctrl-C, keeps its finished shards in a hidden folder; run again, it goes
+    on there and ends with the same bytes as one that was not.
 
     Args:
         name: letters, digits, `.`, `_` and `-`; the name that training asks for.
         workers: number of processes, one a core by default; the result is the same for any number.
         overwrite: replace a data set of that name.
+        strict: refuse the data set if any image has to be skipped; what the user asked to leave out may be.
         progress: show a bar on stderr.
 
     Raises:
         UserError: the data set exists, the source is at odds with itself, fewer than two labels or an empty
-            split came out, or the disk refuses.
+            split came out, the disk refuses, or `strict` and an image was skipped.
     """
     _check_name(name)
     target = Path(data_dir) / name
     _refuse_existing(target, overwrite)
     annotations, skips = _read_source(source)
+    if strict:
+        _refuse_skips(skips)
     vocabulary = _count_labels(source, annotations)
     try:
         with _appearing_folder(target) as folder:
             results = _write_records(source, vocabulary, annotations, folder, workers, progress)
             for result in results:
                 skips[result.split].extend(result.skips)
+            if strict:
+                _refuse_skips(skips)
             manifest = _make_manifest(source, name, vocabulary, results, skips)
             vocabulary.save(folder / vocabularies.FILE_NAME)
             _save_skips(folder / SKIPPED_FILE_NAME, skips)
             manifest.save(folder)
+            _drop_others(folder, manifest)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error}") from None
     return manifest
@@ -143,7 +152,7 @@ def _write_records(
     ]
     num_images = sum(map(len, annotations.values()))
     with tqdm(total=num_images, unit=" images", disable=not progress, dynamic_ncols=True) as bar:
-        return write_shards(tasks, workers or os.cpu_count() or 1, bar.update)
+        return write_shards(tasks, workers, bar.update)
 
 
 def _make_manifest(
@@ -180,8 +189,22 @@ def _make_split(name: str, results: Sequence[ShardResult], skips: Sequence[Skip]
         num_untagged=sum(result.num_untagged for result in results),
         max_labels_per_image=max(result.max_labels_per_image for result in results),
         shards=tuple(result.shard for result in results),
-        skipped=dict(sorted(Counter(skip.reason for skip in skips).items())),
+        skipped=_count_reasons(skips),
     )
+
+
+def _refuse_skips(skips: Mapping[str, Sequence[Skip]]) -> None:
+    faults = [skip for left_out in skips.values() for skip in left_out if not skip.by_choice]
+    if faults:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in _count_reasons(faults).items())
+        raise UserError(
+            f"--strict: {len(faults):,} images would be skipped ({reasons}), such as "
+            f"{faults[0].detail or faults[0].image_id}: mend them, or leave the flag out"
+        )
+
+
+def _count_reasons(skips: Sequence[Skip]) -> dict[str, int]:
+    return dict(sorted(Counter(skip.reason for skip in skips).items()))
 
 
 def _explain_empty_split(name: str, skips: Sequence[Skip]) -> str:
@@ -229,15 +252,23 @@ def _appearing_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock_folder(hidden)
     try:
-        for leftover in hidden.iterdir():  # of a build that was killed
-            leftover.unlink()
         yield hidden
         _move_into_place(hidden, target)
+    except KeyboardInterrupt:  # what is finished serves the next build
+        raise KeyboardInterrupt("run the same command again to go on") from None
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
     finally:
         os.close(lock)
+
+
+def _drop_others(folder: Path, manifest: Manifest) -> None:
+    """Removes what is no part of the data set: kept results, and what an earlier build left."""
+    shards = {shard.file for split in manifest.splits.values() for shard in split.shards}
+    for path in folder.iterdir():
+        if path.name not in {*shards, vocabularies.FILE_NAME, SKIPPED_FILE_NAME, MANIFEST_FILE_NAME}:
+            path.unlink()
 
 
 def _lock_folder(folder: Path) -> int:

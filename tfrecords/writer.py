@@ -7,29 +7,24 @@ shard depend on its annotations and images only, never on the number of workers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import posixpath
-import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
-from tfrecords.errors import UserError
 from tfrecords.images import MAX_PIXELS, ImageFacts, ImageProblem, inspect_image
 from tfrecords.manifest import Shard, is_held_out
+from tfrecords.pool import run_tasks
 from tfrecords.quiet import silence_native_stderr
 from tfrecords.sources.base import Source
 from tfrecords.vocabulary import LabelVocabulary
 
 IMAGES_PER_SHARD = 500
 MAX_SHARDS = 1024
-# A spawned worker imports TensorFlow first, which takes longer than this many images.
-_MIN_IMAGES_FOR_POOL = 300
 
 
 @dataclass(frozen=True)
@@ -87,48 +82,37 @@ def plan_shards(
 
 
 def write_shards(
-    tasks: Sequence[ShardTask], workers: int, on_images: Callable[[int], object] = lambda num_images: None
+    tasks: Sequence[ShardTask],
+    workers: int | None,
+    on_images: Callable[[int], object] = lambda num_images: None,
 ) -> list[ShardResult]:
     """Runs `tasks` in a pool of processes; the results come in the order of the tasks.
 
     Args:
-        workers: number of processes. With one, or where few images would not repay the start of a pool, all
-            is done in this process.
+        workers: number of processes, one a core by default; see `tfrecords.pool.run_tasks`.
         on_images: called with the number of images that were dealt with since the last call.
 
     Raises:
         UserError: a worker died, most likely for want of memory.
         OSError: a shard cannot be written.
     """
-    num_images = sum(len(task.annotations) for task in tasks)
-    if workers <= 1 or len(tasks) <= 1 or num_images < _MIN_IMAGES_FOR_POOL:
-        return [write_shard(task, on_images) for task in tasks]
-    others = set(active_children())
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"), initializer=_prepare_worker)
-    try:
-        futures = {pool.submit(write_shard, task): len(task.annotations) for task in tasks}
-        for future in as_completed(futures):
-            future.result()
-            on_images(futures[future])
-        return [future.result() for future in futures]
-    except BrokenProcessPool:
-        raise UserError(
-            f"one of {workers} worker processes died, most likely for want of memory: try --workers 1"
-        ) from None
-    except KeyboardInterrupt:  # nobody wants the shards that are half done: a pool would finish them first
-        for worker in set(active_children()) - others:
-            worker.kill()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return run_tasks(write_shard, tasks, [len(task.annotations) for task in tasks], workers, on_images)
 
 
 def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num_images: None) -> ShardResult:
     """Writes one shard, first under a temporary name: a reader never sees a half shard.
 
+    Its result is kept beside it until the data set is whole. A build that was stopped and is run again finds
+    it there, and does not write the shard anew unless an annotation, a label's id or an image has changed.
+
     Raises:
         OSError: the shard cannot be written.
     """
+    key = _make_key(task)
+    kept = _read_result(task.path, key)
+    if kept is not None:
+        on_images(len(task.annotations))
+        return kept
     with silence_native_stderr():
         import tensorflow as tf
     from tfrecords.schema import encode
@@ -151,7 +135,7 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     os.replace(partial, task.path)
     num_labels = [len(annotation.labels) for annotation in written]
-    return ShardResult(
+    result = ShardResult(
         split=task.split,
         shard=Shard(task.path.name, len(written), sha256),
         num_labels=sum(num_labels),
@@ -161,6 +145,51 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         max_labels_per_image=max(num_labels, default=0),
         skips=tuple(skips),
     )
+    _keep_result(task.path, key, result)
+    return result
+
+
+def _make_key(task: ShardTask) -> str:
+    """SHA-256 of all that the shard's bytes depend on; for an image file, its size and time of change."""
+    digest = hashlib.sha256()
+    for part in (task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.max_pixels):
+        digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
+    for annotation in task.annotations:
+        digest.update(f"{annotation!r} {_stat_image(annotation)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _stat_image(annotation: Annotation) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(annotation.image_path) if annotation.image_path is not None else None
+    except OSError:
+        return None
+    return facts and (facts.st_size, facts.st_mtime_ns)
+
+
+def result_path(shard: Path) -> Path:
+    """Where the result of a shard is kept while its data set is being built."""
+    return shard.with_name(f"{shard.name}.result.json")
+
+
+def _keep_result(shard: Path, key: str, result: ShardResult) -> None:
+    content = {"key": key, "size": shard.stat().st_size, **asdict(result)}
+    partial = shard.with_name(f"{shard.name}.result.partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(partial, result_path(shard))
+
+
+def _read_result(shard: Path, key: str) -> ShardResult | None:
+    """What an earlier build kept of this very shard; None where there is nothing, or something else."""
+    try:
+        content = json.loads(result_path(shard).read_text(encoding="utf-8"))
+        if content.pop("key") != key or content.pop("size") != shard.stat().st_size:
+            return None
+        content["shard"] = Shard(**content["shard"])
+        content["skips"] = tuple(Skip(**skip) for skip in content["skips"])
+        return ShardResult(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _make_record(task: ShardTask, annotation: Annotation) -> dict:
@@ -219,8 +248,3 @@ def _read_bytes(source: Source, annotation: Annotation) -> bytes:
 
 def _order_key(image_id: str) -> bytes:
     return hashlib.sha256(b"order\0" + image_id.encode("utf-8", "surrogateescape")).digest()
-
-
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a worker needs no accelerator and must not claim its memory

@@ -73,7 +73,9 @@ class NusWide81(Source):
             if path is None:
                 yield Skip(image_id, "path_outside_images", f"{image} climbs out of {self.images}")
             elif not labels and self.untagged == "drop":
-                yield Skip(image_id, "untagged", "no label holds; --untagged keep keeps such images")
+                yield Skip(
+                    image_id, "untagged", "no label holds; --untagged keep keeps such images", by_choice=True
+                )
             else:
                 yield Annotation(image_id, path, labels)
 
