@@ -4,6 +4,7 @@ python -m tfrecords build demo
 python -m tfrecords build nuswide81 --from NUS-WIDE --images NUS-WIDE/Flickr
 python -m tfrecords build table --from labels.csv --images photos --name scenes
 python -m tfrecords report scenes
+python -m tfrecords verify scenes
 """
 
 from __future__ import annotations
@@ -172,6 +173,18 @@ class Report:
     """Print JSON instead of tables."""
 
 
+@dataclass
+class Verify:
+    """Read every record again: CRC, hash, pixels, label order, all counts. Exit status 1 if one is wrong."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """Name of the data set."""
+    data_dir: Path = Path("data")
+    """Folder of all data sets."""
+    workers: int | None = None
+    """Number of processes; one a core by default."""
+
+
 COMMANDS = {
     "build": {
         "demo": BuildDemo,
@@ -182,6 +195,7 @@ COMMANDS = {
         "voc2007": BuildVoc2007,
     },
     "report": Report,
+    "verify": Verify,
 }
 
 
@@ -190,7 +204,7 @@ def main(args: list[str] | None = None) -> int:
     return run_main(lambda: _run(args))
 
 
-def _run(args: list[str] | None) -> None:
+def _run(args: list[str] | None) -> int | None:
     options = parse(
         COMMANDS,
         args,
@@ -199,16 +213,15 @@ def _run(args: list[str] | None) -> None:
         config=(tyro.conf.DisallowNone,),
     )
     if isinstance(options, Report):
-        _print_report(options)
-    else:
-        _build(options)
+        return _print_report(options)
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers {options.workers}: expected 1 or more")
+    return _verify(options) if isinstance(options, Verify) else _build(options)
 
 
 def _build(options: BuildOptions) -> None:
     from tfrecords.build import build
 
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers {options.workers}: expected 1 or more")
     manifest = build(
         options.make_source(),
         options.name,
@@ -225,6 +238,22 @@ def _print_summary(manifest: Manifest, data_dir: Path) -> None:
     print(f"built {data_dir / manifest.name}")
     print(manifest.summary())
     print(f"next: {format_command('python', '-m', 'tfrecords', 'report', manifest.name, *options)}")
+
+
+def _verify(options: Verify) -> int:
+    from tfrecords.verify import verify
+
+    verdict = verify(options.data_dir / options.name, workers=options.workers)
+    counts = f"{verdict.num_records:,} records in {verdict.num_shards:,} shards"
+    head = "yes: as it was built" if verdict.ok else "no: not as it was built"
+    print(f"{head}: {options.name}, {counts}")
+    for problem in verdict.problems:
+        print(f"  FAIL {problem}")
+    for note in verdict.notes:
+        print(f"  note {note}")
+    if not verdict.ok:
+        print("build the data set again: python -m tfrecords build ... --overwrite")
+    return 0 if verdict.ok else 1
 
 
 def _print_report(options: Report) -> None:

@@ -1,0 +1,217 @@
+"""A built data set enters; whether every record is as it was built, or what is not, leaves.
+
+    python -m tfrecords verify scenes
+
+Each record is read again: its CRC, the hash and the pixels of its image, the order and the names of its
+labels, and all counts against the manifest. Images of test that are also in train, byte for byte, are told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfrecords.images import ImageProblem, inspect_image
+from tfrecords.manifest import Manifest, Shard, Split, is_held_out
+from tfrecords.pool import run_tasks
+from tfrecords.quiet import silence_native_stderr
+from tfrecords.vocabulary import LabelVocabulary
+
+_MAX_PROBLEMS_PER_SHARD = 20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found: `problems` say what is not as it was built, `notes` what its user should know."""
+
+    num_records: int
+    num_shards: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as it was built."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _Task:
+    path: Path
+    shard: Shard
+    vocabulary: LabelVocabulary
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one shard holds; `images` are (image id, SHA-256 of its file), record by record."""
+
+    images: list[tuple[str, bytes]]
+    num_labels: list[int]
+    num_unknown: int
+    problems: list[str]
+
+
+def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool = True) -> Verdict:
+    """Reads every record of a data set again.
+
+    Args:
+        workers: number of processes, one a core by default.
+        progress: show a bar on stderr.
+
+    Raises:
+        UserError: nothing is built there, or its manifest or vocabulary is damaged.
+    """
+    from tqdm import tqdm
+
+    dataset_dir = Path(dataset_dir)
+    manifest = Manifest.load(dataset_dir)
+    vocabulary = manifest.load_vocabulary(dataset_dir)
+    tasks = {
+        split: [_Task(dataset_dir / shard.file, shard, vocabulary) for shard in facts.shards]
+        for split, facts in manifest.splits.items()
+    }
+    every = [task for shards in tasks.values() for task in shards]
+    counts = [task.shard.num_records for task in every]
+    with tqdm(total=sum(counts), unit=" images", disable=not progress, dynamic_ncols=True) as bar:
+        results = iter(run_tasks(_verify_shard, every, counts, workers, bar.update))
+    found = {split: [next(results) for _ in shards] for split, shards in tasks.items()}
+    problems = [problem for shards in found.values() for shard in shards for problem in shard.problems]
+    for split, shards in found.items():
+        problems += _compare_counts(split, manifest.splits[split], shards)
+    problems += _compare_holdout(manifest, found)
+    problems += _find_repeated_ids(found)
+    return Verdict(
+        sum(len(shard.images) for shards in found.values() for shard in shards),
+        len(every),
+        tuple(problems),
+        tuple(_find_shared_images(found)),
+    )
+
+
+def _verify_shard(task: _Task, on_images: Callable[[int], object]) -> _Found:
+    name, problems = task.path.name, []
+    found = _Found([], [], 0, problems)
+    try:
+        with task.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        problems.append(f"{name}: {error.strerror}")
+        return found
+    if digest != task.shard.sha256:
+        problems.append(f"{name}: its SHA-256 is not that of the manifest")
+    num_unknown = 0
+    for number, record in enumerate(_read_shard(task.path, problems)):
+        image_id = record["image/source_id"].decode("utf-8", "surrogateescape")
+        if len(problems) < _MAX_PROBLEMS_PER_SHARD:
+            problems += [
+                f"{name} record {number} ({image_id}): {fault}"
+                for fault in _find_faults(record, image_id, task.vocabulary)
+            ]
+        found.images.append((image_id, hashlib.sha256(record["image/encoded"]).digest()))
+        found.num_labels.append(len(record["image/class/label"]))
+        num_unknown += len(record["image/class/ignored"])
+        on_images(1)
+    if len(problems) >= _MAX_PROBLEMS_PER_SHARD:
+        problems.append(f"{name}: there may be more; these were the first")
+    return _Found(found.images, found.num_labels, num_unknown, problems)
+
+
+def _read_shard(path: Path, problems: list[str]) -> Iterator[dict]:
+    """The records of one shard, as far as they can be read; what ends them is added to `problems`."""
+    with silence_native_stderr():
+        import tensorflow as tf
+    from tfrecords.schema import parse
+
+    records = tf.data.TFRecordDataset(str(path)).map(parse, tf.data.AUTOTUNE, deterministic=True)
+    iterator = records.as_numpy_iterator()
+    number = 0
+    while True:
+        try:
+            record = next(iterator, None)
+        except tf.errors.OpError as error:
+            reason = error.message.partition("\n")[0].split("}} ")[-1].split(" [Op:")[0]
+            problems.append(f"{path.name}: cannot be read from record {number} on ({reason})")
+            return
+        if record is None:
+            return
+        yield record
+        number += 1
+
+
+def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> Iterator[str]:
+    data = record["image/encoded"]
+    if hashlib.sha256(data).hexdigest() != record["image/key/sha256"].decode():
+        yield "its image is not the one that was written: the hash differs"
+    try:
+        facts = inspect_image(data)
+    except ImageProblem as problem:
+        yield f"its image does not decode: {problem.reason} {problem.detail}".rstrip()
+    else:
+        stored = tuple(record[f"image/{key}"] for key in ("format", "height", "width", "orientation"))
+        if (facts.format.encode(), facts.height, facts.width, facts.orientation) != stored:
+            yield "its format, size or orientation is not that of its image"
+    ids, ignored = record["image/class/label"].tolist(), record["image/class/ignored"].tolist()
+    for what, values in (("labels", ids), ("unknown labels", ignored)):
+        if values != sorted(set(values)) or not all(0 <= each < vocabulary.size for each in values):
+            yield f"its {what} are not ids in the order of the vocabulary: {values}"
+            return
+    if set(ids) & set(ignored):
+        yield f"a label both holds and is unknown: {sorted(set(ids) & set(ignored))}"
+    if [vocabulary.names[each] for each in ids] != [name.decode() for name in record["image/class/text"]]:
+        yield "its labels' names are not those of the vocabulary"
+    if record["image/class/count"] != len(ids):
+        yield f"it says {record['image/class/count']} labels and has {len(ids)}"
+    if record["image/holdout"] != is_held_out(image_id):
+        yield "its mark of the hold-out is not that of its id"
+
+
+def _compare_counts(split: str, facts: Split, shards: list[_Found]) -> Iterator[str]:
+    num_labels = [count for shard in shards for count in shard.num_labels]
+    for what, found, expected in (
+        ("images", len(num_labels), facts.num_images),
+        ("labels", sum(num_labels), facts.num_labels),
+        ("unknown labels", sum(shard.num_unknown for shard in shards), facts.num_unknown),
+        ("images without labels", num_labels.count(0), facts.num_untagged),
+        ("labels on one image at most", max(num_labels, default=0), facts.max_labels_per_image),
+    ):
+        if found != expected:
+            yield f"{split}: {found:,} {what}, the manifest says {expected:,}"
+
+
+def _compare_holdout(manifest: Manifest, found: dict[str, list[_Found]]) -> Iterator[str]:
+    if manifest.holdout is None:
+        return
+    images = [image_id for shard in found[manifest.holdout.split] for image_id, _ in shard.images]
+    held_out = sum(is_held_out(image_id, manifest.holdout.fraction) for image_id in images)
+    if held_out != manifest.holdout.num_images:
+        yield f"hold-out: {held_out:,} images, the manifest says {manifest.holdout.num_images:,}"
+
+
+def _find_repeated_ids(found: dict[str, list[_Found]]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for split, shards in found.items():
+        for shard in shards:
+            for image_id, _ in shard.images:
+                if image_id in seen:
+                    yield f"the image id {image_id!r} of {split} is also in {seen[image_id]}"
+                seen[image_id] = split
+
+
+def _find_shared_images(found: dict[str, list[_Found]]) -> Iterator[str]:
+    """Pairs of splits that hold the same file under two ids: what is tested was trained on."""
+    places: dict[bytes, tuple[str, str]] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for split, shards in found.items():
+        for shard in shards:
+            for image_id, digest in shard.images:
+                first_split, first_id = places.setdefault(digest, (split, image_id))
+                if first_split != split:
+                    shared.setdefault((split, first_split), []).append(f"{image_id} = {first_id}")
+    for (split, first_split), pairs in shared.items():
+        yield (
+            f"{len(pairs):,} images of {split} are also in {first_split}, byte for byte, such as {pairs[0]}: "
+            "leave them out of one of the two"
+        )
