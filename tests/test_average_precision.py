@@ -215,6 +215,9 @@ def test_fitted_threshold_is_the_middle_of_those_that_a_standard_error_cannot_te
         cuts = np.unique(np.concatenate(best_known))  # those that change a list
         values = [o_f1_of_lists(scores, truth, known, k, cut) for cut in cuts]
         highest = max(values)
+        if not highest:  # no list is ever right: no threshold is better than another
+            assert fit_threshold(scores, truth, known, k) == cuts[-1]
+            continue
         best = max(i for i, value in enumerate(values) if value > highest - 1e-12)
         bound = highest - np.sqrt(highest * (1 - highest) / truth[known].sum()) - 1e-12
         first = last = best
@@ -225,6 +228,13 @@ def test_fitted_threshold_is_the_middle_of_those_that_a_standard_error_cannot_te
         assert fit_threshold(scores, truth, known, k) == pytest.approx((cuts[first] + cuts[last]) / 2)
         num_moved += first != best or last != best
     assert num_moved > 10
+
+
+def test_where_no_threshold_is_any_good_the_highest_is_taken_and_infinity_is_no_middle():
+    assert fit_threshold([[0.1, 0.2, 0.9]], [[1, 0, 0]], k=1) == 0.9
+    scores, labels = [[np.inf, 0.4, -np.inf], [np.inf, 0.5, -np.inf]], [[1, 0, 0], [1, 1, 0]]
+    best = fit_threshold(scores, labels, standard_errors=0)
+    assert best == 0.5 and fit_threshold(scores, labels, standard_errors=9) == best
 
 
 def test_with_many_images_the_fitted_threshold_is_as_good_as_the_best():

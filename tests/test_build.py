@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,68 @@ def test_a_stopped_build_reads_again_what_has_changed_since(stopped, files, tmp_
     assert len(again.read) == len(stopped[20:]) + (0 if changed.image_id in stopped[20:] else 5)
     record = read_records(manifest, tmp_path / "small", "train")[changed.image_id]
     assert record["image/width"] == 9
+
+
+def test_a_stopped_build_trusts_no_shard_that_the_disk_has_lost_and_no_file_that_was_unreadable(
+    files, small_shards, stopped, tmp_path
+):
+    hidden = tmp_path / ".small.building"
+    first = sorted(hidden.glob("*.tfrecord"))[0]
+    first.write_bytes(bytes(first.stat().st_size))  # zeros, as after a power failure
+    again = CountedSource(files)
+    build(again, "small", tmp_path, progress=False)
+    assert len(again.read) == len(stopped[20:]) + 5
+    whole, small = (read_bytes(tmp_path / name) for name in ("whole", "small"))
+    assert whole[first.name] == small[first.name]
+
+
+def test_an_image_that_could_not_be_read_is_tried_again_by_the_next_build(files, small_shards, tmp_path):
+    class Locked(CountedSource):
+        def read_image(self, annotation):
+            if annotation.image_id == self.locked:
+                raise PermissionError(13, "Permission denied", annotation.image_path)
+            return super().read_image(annotation)
+
+    order = CountedSource(files)
+    build(order, "whole", tmp_path, progress=False)
+    locked = Locked(files, stop_at=order.read[22])
+    locked.locked = order.read[0]
+    with pytest.raises(KeyboardInterrupt):
+        build(locked, "small", tmp_path, progress=False)
+    manifest = build(CountedSource(files), "small", tmp_path, progress=False)
+    assert manifest.splits["train"].skipped == {}
+
+
+def test_a_build_that_was_killed_while_it_replaced_a_data_set_is_mended(tmp_path):
+    build(DrawnSource(SMALL), "small", tmp_path, progress=False)
+    before = read_bytes(tmp_path / "small")
+    os.rename(tmp_path / "small", tmp_path / ".small.replaced")  # killed between the two renamings
+    with pytest.raises(UserError, match="small exists: pass --overwrite"):
+        build(DrawnSource(SMALL), "small", tmp_path, progress=False)
+    assert read_bytes(tmp_path / "small") == before
+    shutil.copytree(tmp_path / "small", tmp_path / ".small.replaced")  # killed while it removed the old one
+    build(DrawnSource(SMALL), "small", tmp_path, overwrite=True, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_workers_of_a_killed_build_end_with_it(tmp_path):
+    command = [sys.executable, "-m", "tfrecords", "build", "demo", "--workers", "2", "--data-dir", tmp_path]
+    with subprocess.Popen([*command, "--num-train", "20000"], stderr=subprocess.DEVNULL) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = [int(word) for word in children.read_text().split()]
+        process.kill()
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]
+
+
+def is_zombie(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_stopped_build_with_other_labels_starts_anew(stopped, files, tmp_path):

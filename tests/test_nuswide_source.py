@@ -152,6 +152,12 @@ def test_files_that_do_not_belong_together_are_told_by_name(root, make, file, ch
         list(make(root).annotations("train"))
 
 
+def test_names_that_are_not_utf_8_are_told(root):
+    (root / "NUS_WID_Tags" / "TagList1k.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=r"TagList1k.txt: the name 'caf.*' is not UTF-8"):
+        list(NusWide1000(root).annotations("train"))
+
+
 def test_the_same_image_in_train_and_test_is_a_leak(root, tmp_path):
     spoil(root, "ImageList/TestImagelist.txt", lambda text: text.replace(r"actor\0005_5.jpg", r"zoo\4.jpg"))
     with pytest.raises(UserError, match=r"'zoo/4.jpg' is in both train and test"):

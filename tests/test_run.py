@@ -517,6 +517,13 @@ def test_a_damaged_backup_is_told_in_one_line(stopped, file, content, message):
         run.resume(stopped)
 
 
+def test_the_row_of_an_epoch_that_was_cut_off_is_run_again(stopped):
+    history = stopped / "history.csv"
+    history.write_text(history.read_text() + "2,")
+    assert run.resume(stopped) == stopped
+    assert [row["epoch"] for row in read_history(stopped)] == list(range(8))
+
+
 def test_a_finished_run_whose_model_is_gone_is_not_said_to_be_unfinished(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / runs.MODEL_FILE).unlink()

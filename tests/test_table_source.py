@@ -355,7 +355,7 @@ def test_a_table_or_a_folder_that_is_not_there_is_told(tmp_path):
 
 def test_sources_go_by_name():
     with pytest.raises(
-        UserError, match=r"unknown source 'tabel' \(did you mean 'table'\?\): expected demo or table"
+        UserError, match=r"unknown source 'tabel' \(did you mean 'table'\?\): expected demo or nuswide81"
     ):
         make_source("tabel")
 

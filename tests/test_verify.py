@@ -12,8 +12,9 @@ from PIL import Image
 
 from tfrecords import schema
 from tfrecords.__main__ import main
+from tfrecords.annotations import Annotation
 from tfrecords.build import build
-from tfrecords.manifest import Manifest
+from tfrecords.manifest import Manifest, is_held_out
 from tfrecords.verify import verify
 
 
@@ -167,9 +168,9 @@ def stored_of(content):
 
 
 def test_the_same_picture_in_train_and_test_is_told_and_is_no_damage(tmp_path, capsys):
-    path = tmp_path / "same.png"
+    path = tmp_path / "same.png"  # two ids of train, of which one is held out, must be told too
     path.write_bytes(OTHER)
-    same = [draw(f"{name}.png", "sky", "sea") for name in ("one", "two")]
+    same = [draw(f"{name}.png", "sky", "sea") for name in ("two", "three")]
     contents = {
         split: [*SMALL[split], type(item)(item.image_id, str(path), item.labels)]
         for split, item in zip(("train", "test"), same, strict=True)
@@ -178,4 +179,15 @@ def test_the_same_picture_in_train_and_test_is_told_and_is_no_damage(tmp_path, c
     verdict = verify(tmp_path / "small", progress=False)
     assert verdict.ok
     [note] = verdict.notes
-    assert note.startswith("1 images of test are also in train, byte for byte, such as two.png = one.png")
+    assert note.startswith("1 images of test are also in train, byte for byte, such as three.png = two.png")
+
+
+def test_the_same_picture_in_train_and_the_hold_out_is_told(tmp_path):
+    path = tmp_path / "same.png"
+    path.write_bytes(OTHER)
+    held_out = next(f"{i}.png" for i in range(1000) if is_held_out(f"{i}.png"))
+    kept = next(f"{i}.png" for i in range(1000) if not is_held_out(f"{i}.png"))
+    twins = [Annotation(image_id, str(path), ("sky",)) for image_id in (kept, held_out)]
+    build(DrawnSource({**SMALL, "train": [*SMALL["train"], *twins]}), "small", tmp_path, progress=False)
+    [note] = verify(tmp_path / "small", progress=False).notes
+    assert "the hold-out" in note and kept in note and held_out in note

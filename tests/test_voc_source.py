@@ -79,6 +79,12 @@ def test_boxes_are_fractions_of_the_image_from_its_edge_to_its_edge(devkit):
     assert (person.label, person.ymin, person.ymax) == ("person", 5 / 30, 1)
 
 
+def test_a_box_a_pixel_beyond_the_image_is_cut(devkit):
+    write_xml(devkit / "VOC2007" / "Annotations" / "000009.xml", [("horse", 0, 0, 1, 40.5, 31)])
+    [box] = read(devkit)["000009"].boxes
+    assert (box.xmin, box.ymin, box.xmax, box.ymax) == (0, 0, 1, 1)
+
+
 @pytest.mark.parametrize("inner", ["", "VOC2007"])
 def test_it_is_built_from_the_devkit_or_the_folder_in_it(devkit, tmp_path, inner, capsys):
     assert (
@@ -114,8 +120,10 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;">]><annotation>&c;</a
             lambda path: write_xml(path, [("hors", 0, 1, 1, 2, 2)]),
             "unknown class 'hors' (did you mean 'horse'?)",
         ),
-        (lambda path: write_xml(path, [("horse", 0, 0, 1, 2, 2)]), "is not within 40 x 30 px"),
-        (lambda path: write_xml(path, [("horse", 0, 1, 1, 41, 2)]), "is not within 40 x 30 px"),
+        (lambda path: write_xml(path, [("horse", 0, -1, 1, 2, 2)]), "is not within 40 x 30 px"),
+        (lambda path: write_xml(path, [("horse", 0, 1, 1, 42, 2)]), "is not within 40 x 30 px"),
+        (lambda path: path.write_text('<?xml version="1.0" encoding="foo"?><annotation/>'), "not XML"),
+        (lambda path: path.write_text(BOMB, encoding="utf-16"), "not UTF-8"),
         (lambda path: write_xml(path, [("horse", 0, "x", 1, 4, 2)]), "'x' in <bndbox><xmin>"),
     ],
 )

@@ -59,7 +59,7 @@ def build(
         _refuse_skips(skips)
     vocabulary = _count_labels(source, annotations)
     try:
-        with _appearing_folder(target) as folder:
+        with _appearing_folder(target, overwrite) as folder:
             results = _write_records(source, vocabulary, annotations, folder, workers, progress)
             for result in results:
                 skips[result.split].extend(result.skips)
@@ -246,12 +246,14 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _appearing_folder(target: Path) -> Iterator[Path]:
+def _appearing_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     """A hidden folder beside `target` that becomes `target` at the end, and vanishes on any failure."""
     hidden = target.with_name(f".{target.name}.building")
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock_folder(hidden)
     try:
+        _mend_replacement(target)
+        _refuse_existing(target, overwrite)  # another build may have ended since
         yield hidden
         _move_into_place(hidden, target)
     except KeyboardInterrupt:  # what is finished serves the next build
@@ -290,8 +292,20 @@ def _lock_folder(folder: Path) -> int:
         os.close(descriptor)
 
 
+def _mend_replacement(target: Path) -> None:
+    """Ends what a build that was killed while it replaced `target` had begun."""
+    replaced = _replaced_path(target)
+    if replaced.exists() and not target.exists():
+        os.rename(replaced, target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
 def _move_into_place(hidden: Path, target: Path) -> None:
-    replaced = target.with_name(f".{target.name}.replaced")
+    replaced = _replaced_path(target)
     if target.exists():
         os.rename(target, replaced)
     os.rename(hidden, target)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from typing import TypeVar
 
 from tfrecords.errors import UserError
@@ -63,10 +64,17 @@ def run_tasks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on writing beside the next build."""
+    parent_process().join()
+    os._exit(1)
+
+
 def _ignore(num_images: int) -> None:
     """A worker's progress shows when its task ends."""
 
 
 def _prepare_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a worker needs no accelerator and must not claim its memory

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfrecords.images import ImageProblem, inspect_image
-from tfrecords.manifest import Manifest, Shard, Split, is_held_out
+from tfrecords.manifest import Holdout, Manifest, Shard, Split, is_held_out
 from tfrecords.pool import run_tasks
 from tfrecords.quiet import silence_native_stderr
 from tfrecords.vocabulary import LabelVocabulary
@@ -87,7 +87,7 @@ def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool =
         sum(len(shard.images) for shards in found.values() for shard in shards),
         len(every),
         tuple(problems),
-        tuple(_find_shared_images(found)),
+        tuple(_find_shared_images(found, manifest.holdout)),
     )
 
 
@@ -143,7 +143,7 @@ def _read_shard(path: Path, problems: list[str]) -> Iterator[dict]:
 
 def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> Iterator[str]:
     data = record["image/encoded"]
-    if hashlib.sha256(data).hexdigest() != record["image/key/sha256"].decode():
+    if hashlib.sha256(data).hexdigest() != record["image/key/sha256"].decode(errors="replace"):
         yield "its image is not the one that was written: the hash differs"
     try:
         facts = inspect_image(data)
@@ -160,7 +160,9 @@ def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> It
             return
     if set(ids) & set(ignored):
         yield f"a label both holds and is unknown: {sorted(set(ids) & set(ignored))}"
-    if [vocabulary.names[each] for each in ids] != [name.decode() for name in record["image/class/text"]]:
+    if [vocabulary.names[each] for each in ids] != [
+        name.decode(errors="surrogateescape") for name in record["image/class/text"]
+    ]:
         yield "its labels' names are not those of the vocabulary"
     if record["image/class/count"] != len(ids):
         yield f"it says {record['image/class/count']} labels and has {len(ids)}"
@@ -200,13 +202,16 @@ def _find_repeated_ids(found: dict[str, list[_Found]]) -> Iterator[str]:
                 seen[image_id] = split
 
 
-def _find_shared_images(found: dict[str, list[_Found]]) -> Iterator[str]:
-    """Pairs of splits that hold the same file under two ids: what is tested was trained on."""
+def _find_shared_images(found: dict[str, list[_Found]], holdout: Holdout | None) -> Iterator[str]:
+    """Pairs of splits, the hold-out one of them, that hold the same file under two ids."""
     places: dict[bytes, tuple[str, str]] = {}
     shared: dict[tuple[str, str], list[str]] = {}
-    for split, shards in found.items():
+    for on_disk, shards in found.items():
         for shard in shards:
             for image_id, digest in shard.images:
+                is_kept_back = holdout is not None and on_disk == holdout.split
+                is_kept_back = is_kept_back and is_held_out(image_id, holdout.fraction)
+                split = "the hold-out" if is_kept_back else on_disk
                 first_split, first_id = places.setdefault(digest, (split, image_id))
                 if first_split != split:
                     shared.setdefault((split, first_split), []).append(f"{image_id} = {first_id}")

@@ -13,18 +13,21 @@ import os
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.images import MAX_PIXELS, ImageFacts, ImageProblem, inspect_image
-from tfrecords.manifest import Shard, is_held_out
+from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
 from tfrecords.pool import run_tasks
 from tfrecords.quiet import silence_native_stderr
+from tfrecords.schema import FIELDS, encode
 from tfrecords.sources.base import Source
 from tfrecords.vocabulary import LabelVocabulary
 
 IMAGES_PER_SHARD = 500
 MAX_SHARDS = 1024
+_UNREADABLE = "unreadable_image"
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,10 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         return kept
     with silence_native_stderr():
         import tensorflow as tf
-    from tfrecords.schema import encode
 
     skips: list[Skip] = []
     written: list[Annotation] = []
-    partial = task.path.with_name(task.path.name + ".partial")
+    partial = task.path.with_name(f"{task.path.name}.{os.getpid()}.partial")
     try:
         with tf.io.TFRecordWriter(str(partial)) as writer:
             for annotation in task.annotations:
@@ -131,8 +133,7 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
                 on_images(1)
     except tf.errors.OpError as error:
         raise OSError(f"{task.path}: {error.message}") from None
-    with open(partial, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = _hash_file(partial)
     os.replace(partial, task.path)
     num_labels = [len(annotation.labels) for annotation in written]
     result = ShardResult(
@@ -145,14 +146,23 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         max_labels_per_image=max(num_labels, default=0),
         skips=tuple(skips),
     )
-    _keep_result(task.path, key, result)
+    if not any(skip.reason == _UNREADABLE for skip in skips):  # which may be mended without a trace
+        _keep_result(task.path, key, result)
     return result
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make_key(task: ShardTask) -> str:
     """SHA-256 of all that the shard's bytes depend on; for an image file, its size and time of change."""
     digest = hashlib.sha256()
-    for part in (task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.max_pixels):
+    for part in (
+        *(FORMAT_VERSION, FIELDS, version("tensorflow"), version("pillow")),
+        *(task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.max_pixels),
+    ):
         digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
     for annotation in task.annotations:
         digest.update(f"{annotation!r} {_stat_image(annotation)}\n".encode("utf-8", "surrogateescape"))
@@ -173,8 +183,8 @@ def result_path(shard: Path) -> Path:
 
 
 def _keep_result(shard: Path, key: str, result: ShardResult) -> None:
-    content = {"key": key, "size": shard.stat().st_size, **asdict(result)}
-    partial = shard.with_name(f"{shard.name}.result.partial")
+    content = {"key": key, **asdict(result)}
+    partial = shard.with_name(f"{shard.name}.result.{os.getpid()}.partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
     os.replace(partial, result_path(shard))
 
@@ -183,9 +193,11 @@ def _read_result(shard: Path, key: str) -> ShardResult | None:
     """What an earlier build kept of this very shard; None where there is nothing, or something else."""
     try:
         content = json.loads(result_path(shard).read_text(encoding="utf-8"))
-        if content.pop("key") != key or content.pop("size") != shard.stat().st_size:
+        if content.pop("key") != key:
             return None
         content["shard"] = Shard(**content["shard"])
+        if _hash_file(shard) != content["shard"].sha256:  # the power failed before all of it was on the disk
+            return None
         content["skips"] = tuple(Skip(**skip) for skip in content["skips"])
         return ShardResult(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -243,7 +255,7 @@ def _read_bytes(source: Source, annotation: Annotation) -> bytes:
         raise ImageProblem("missing_image", str(error.filename or annotation.image_path)) from None
     except OSError as error:  # no permission, a folder, a loop of links
         where = error.filename or annotation.image_path
-        raise ImageProblem("unreadable_image", f"{where}: {error.strerror or error}") from None
+        raise ImageProblem(_UNREADABLE, f"{where}: {error.strerror or error}") from None
 
 
 def _order_key(image_id: str) -> bytes:

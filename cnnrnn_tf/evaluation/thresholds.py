@@ -55,13 +55,14 @@ def fit_threshold(
     cuts, counts, hits = _count_by_score(scores[eligible], truth[eligible])
     f1 = 2 * hits / (counts + num_true)
     best = int(np.argmax(f1))
-    if not standard_errors:
+    if not standard_errors or not f1[best]:
         return float(cuts[best])
     lowest_f1 = f1[best] - standard_errors * np.sqrt(f1[best] * (1 - f1[best]) / num_true)
     worse = np.flatnonzero(f1 < lowest_f1)
     first = max(worse[worse < best], default=-1) + 1
     last = min(worse[worse > best], default=len(f1)) - 1
-    return float((cuts[first] + cuts[last]) / 2)
+    middle = float((cuts[first] + cuts[last]) / 2)
+    return middle if np.isfinite(middle) else float(cuts[best])
 
 
 def _best_known(scores: np.ndarray, mask: np.ndarray, k: int) -> np.ndarray:

@@ -151,17 +151,21 @@ def finished_epochs(run_dir: Path) -> int:
 
 def read_history(run_dir: Path) -> list[dict[str, str]]:
     """The rows of `history.csv`, one an epoch; none before the first."""
-    path = run_dir / "history.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
+    rows = _read_rows(run_dir)
     try:
         for row in rows:
             float(row[MONITOR])
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: damaged, an epoch has no {MONITOR}: {_ANEW}") from None
+        raise UserError(f"{run_dir / 'history.csv'}: damaged, an epoch has no {MONITOR}: {_ANEW}") from None
     return rows
+
+
+def _read_rows(run_dir: Path) -> list[dict[str, str]]:
+    path = run_dir / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return list(csv.DictReader(file))
 
 
 def drop_unfinished(run_dir: Path) -> None:
@@ -169,7 +173,7 @@ def drop_unfinished(run_dir: Path) -> None:
     place, old = (run_dir / name for name in ("backup", "backup.old"))
     if old.exists() and not place.exists():  # stopped between the two renamings
         old.rename(place)
-    rows, finished = read_history(run_dir), finished_epochs(run_dir)
+    rows, finished = _read_rows(run_dir), finished_epochs(run_dir)
     if len(rows) <= finished:
         return
     path = run_dir / "history.csv"

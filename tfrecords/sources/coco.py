@@ -99,6 +99,14 @@ def _load(path: Path):
         raise UserError(f"{path}: cut off or damaged ({error}): unpack it again") from None
     except (KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not COCO's instances ({error!r}): unpack it again") from None
+    for kind, items, keys in (
+        ("image", coco.imgs, ("file_name", "width", "height")),
+        ("category", coco.cats, ("name",)),
+    ):
+        for number, item in items.items():
+            missing = [key for key in keys if key not in item]
+            if missing:
+                raise UserError(f"{path}: the {kind} {number} has no {missing[0]}: unpack it again")
     if not (coco.imgs and coco.cats):
         raise UserError(f"{path}: lists no images or no categories: expected COCO's instances")
     return coco

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError, nearest
 from tfrecords.sources.base import Source, join_inside
+from tfrecords.sources.table_files import is_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +105,9 @@ class NusWide81(Source):
 
     def _read_names(self, file: str, expected: int) -> tuple[str, ...]:
         names = tuple(line for line in self._read_lines(file) if line)
+        wrong = [name for name in names if not is_text(name)]
+        if wrong:
+            raise UserError(f"{self._find(file)}: the name {wrong[0]!r} is not UTF-8; unpack it again")
         if len(set(names)) != expected or len(names) != expected:
             raise UserError(
                 f"{self._find(file)}: {len(names)} names, {len(set(names))} of them different: expected "

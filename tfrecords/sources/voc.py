@@ -81,7 +81,9 @@ class Voc2007(Source):
         truth: dict[str, dict[str, str]] = {image_id: {} for image_id in self._read_ids(split)}
         for name in CLASSES:
             path = self._find(f"{name}_{_WORDS[split]}.txt")
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            for number, line in enumerate(
+                path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+            ):
                 words = line.split()
                 if not words:
                     continue
@@ -104,7 +106,7 @@ class Voc2007(Source):
 
     def _read_ids(self, split: str) -> list[str]:
         path = self._find(f"{_WORDS[split]}.txt")
-        ids = path.read_text(encoding="utf-8").split()
+        ids = path.read_text(encoding="utf-8", errors="replace").split()
         for image_id in ids:
             if os.path.basename(image_id) != image_id or image_id.startswith("."):
                 raise UserError(f"{path}: {image_id!r} is no image's id, such as 000005")
@@ -139,11 +141,13 @@ def _read_objects(path: Path) -> tuple[list[Box], list[bool]]:
         text = path.read_bytes()
     except OSError as error:
         raise _Unreadable(error.strerror or str(error)) from None
+    if b"\0" in text:
+        raise _Unreadable("not UTF-8")
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise _Unreadable("declares entities, which may be a bomb and no VOC file does")
     try:
         tree = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of an encoding there is not, too
         raise _Unreadable(f"not XML: {error}") from None
     width, height = (_read_number(tree, f"size/{side}") for side in ("width", "height"))
     if width < 1 or height < 1:
@@ -156,12 +160,21 @@ def _read_objects(path: Path) -> tuple[list[Box], list[bool]]:
         xmin, ymin, xmax, ymax = (
             _read_number(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")
         )
-        if not (1 <= xmin <= xmax <= width and 1 <= ymin <= ymax <= height):
+        # Rounding may put an edge a pixel beyond the image; what lies further out is another image's.
+        if not (0 <= xmin <= xmax <= width + 1 and 0 <= ymin <= ymax <= height + 1):
             raise _Unreadable(
                 f"the box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} of {label!r} is not within {width:g} x "
                 f"{height:g} px"
             )
-        boxes.append(Box(label, (xmin - 1) / width, (ymin - 1) / height, xmax / width, ymax / height))
+        boxes.append(
+            Box(
+                label,
+                max(xmin - 1, 0) / width,
+                max(ymin - 1, 0) / height,
+                min(xmax / width, 1),
+                min(ymax / height, 1),
+            )
+        )
         difficult.append((item.findtext("difficult") or "0").strip() == "1")
     return boxes, difficult
 
