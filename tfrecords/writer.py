@@ -160,7 +160,7 @@ def _make_key(task: ShardTask) -> str:
     """SHA-256 of all that the shard's bytes depend on; for an image file, its size and time of change."""
     digest = hashlib.sha256()
     for part in (
-        *(FORMAT_VERSION, FIELDS, version("tensorflow"), version("pillow")),
+        *(FORMAT_VERSION, FIELDS, version("pillow")),
         *(task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.max_pixels),
     ):
         digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
@@ -177,7 +177,7 @@ def _stat_image(annotation: Annotation) -> tuple[int, int] | None:
     return facts and (facts.st_size, facts.st_mtime_ns)
 
 
-def result_path(shard: Path) -> Path:
+def _result_path(shard: Path) -> Path:
     """Where the result of a shard is kept while its data set is being built."""
     return shard.with_name(f"{shard.name}.result.json")
 
@@ -186,13 +186,13 @@ def _keep_result(shard: Path, key: str, result: ShardResult) -> None:
     content = {"key": key, **asdict(result)}
     partial = shard.with_name(f"{shard.name}.result.{os.getpid()}.partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, result_path(shard))
+    os.replace(partial, _result_path(shard))
 
 
 def _read_result(shard: Path, key: str) -> ShardResult | None:
     """What an earlier build kept of this very shard; None where there is nothing, or something else."""
     try:
-        content = json.loads(result_path(shard).read_text(encoding="utf-8"))
+        content = json.loads(_result_path(shard).read_text(encoding="utf-8"))
         if content.pop("key") != key:
             return None
         content["shard"] = Shard(**content["shard"])
