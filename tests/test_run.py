@@ -319,7 +319,8 @@ def test_a_run_trains_on_pictures_as_its_settings_say(data_dir, tmp_path):
     for path in (first, second):
         assert runs.load_run(path).model.image_fit == path.name
     [one], [other] = read_history(first), read_history(second)
-    assert one["nll"] != other["nll"] and one["val_nll"] != other["val_nll"]
+    # Far more than two runs of one setting differ by, which is rounding.
+    assert abs(one["nll"] - other["nll"]) > 1e-3 and abs(one["val_nll"] - other["val_nll"]) > 1e-3
 
 
 # ---- cached features, label orders

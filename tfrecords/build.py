@@ -247,7 +247,10 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _appearing_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder beside `target` that becomes `target` at the end, and vanishes on any failure."""
+    """A hidden folder beside `target` that becomes `target` at the end, and vanishes on any failure.
+
+    Only Ctrl-C, or a kill, leaves it there for the next build.
+    """
     hidden = target.with_name(f".{target.name}.building")
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock_folder(hidden)

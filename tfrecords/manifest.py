@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tfrecords import vocabulary as vocabularies
 from tfrecords.errors import UserError, nearest
+from tfrecords.framing import find_records
 from tfrecords.vocabulary import LabelVocabulary
 
 FILE_NAME = "manifest.json"
@@ -199,18 +200,9 @@ class Manifest:
 
 
 def _count_records(path: Path) -> int | None:
-    """The whole records of a TFRecord file: 8 bytes of length, 4 of CRC, data, 4 of CRC. None: no file."""
+    """The whole records of a shard; None where there is no file."""
     try:
-        size = path.stat().st_size
-        with path.open("rb", buffering=0) as file:
-            count = position = 0
-            while len(header := file.read(8)) == 8:
-                position += 16 + int.from_bytes(header, "little")
-                if position > size:
-                    break
-                count += 1
-                file.seek(position)
-        return count
+        return sum(1 for _ in find_records(path))
     except FileNotFoundError:
         return None
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cnnrnn_tf.data.images import decode_image, fit_to_square
 from tfrecords.errors import UserError, nearest
+from tfrecords.framing import find_records
 from tfrecords.manifest import Manifest
 from tfrecords.schema import parse
 
@@ -133,7 +134,7 @@ class RecordReader:
         paths = manifest.shard_paths(dataset_dir, selection.shard_split)
         self._files = [np.memmap(path, np.uint8, "r") for path in paths]
         self._places = [
-            place for number, file in enumerate(self._files) for place in _find_records(number, file)
+            (number, *place) for number, path in enumerate(paths) for place in find_records(path)
         ]
         if selection.holdout is not None:
             flags = _read_records(dataset_dir, split="train+holdout", keys=("image/holdout",))
@@ -149,15 +150,6 @@ class RecordReader:
 
     def _read(self, number, start, stop):
         return self._files[number][start:stop].tobytes()
-
-
-def _find_records(number, file):
-    """Yields (number, start, stop) of each record of a shard: 8 bytes of length, 4 of CRC, data, 4 of CRC."""
-    position = 0
-    while position < len(file):
-        length = int.from_bytes(file[position : position + 8].tobytes(), "little")
-        yield number, position + 12, position + 12 + length
-        position += 16 + length
 
 
 def _read_records(dataset_dir, split, keys):
