@@ -10,11 +10,13 @@ import tensorflow as tf
 from drawn_source import SMALL, DrawnSource, draw, read_bytes, read_records
 
 import tfrecords.build as build_module
+import tfrecords.writer as writer_module
 from tfrecords.annotations import Annotation, Box, Skip
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, is_held_out
 from tfrecords.sources.table import TableSource
+from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
 from tfrecords.writer import plan_shards, write_shards
 
@@ -140,8 +142,9 @@ def test_the_order_on_disk_is_mixed_and_does_not_follow_the_source(tmp_path):
 def test_shards_are_even_and_the_manifest_knows_their_bytes(tmp_path):
     source = DrawnSource({})
     vocabulary = LabelVocabulary(("sky",), (1,))
-    annotations = [draw(str(i), "sky") for i in range(10)]
-    tasks = plan_shards(source, vocabulary, "train", annotations, tmp_path, images_per_shard=4)
+    items = (("train", draw(str(i), "sky")) for i in range(10))
+    store = AnnotationStore.fill(tmp_path / "annotations", items)
+    tasks = plan_shards(source, vocabulary, store, "train", tmp_path, images_per_shard=4)
     assert [len(task.annotations) for task in tasks] == [3, 3, 4]
     assert [task.path.name for task in tasks] == [f"train-0000{i}-of-00003.tfrecord" for i in range(3)]
     counted = []
@@ -166,14 +169,35 @@ def test_an_existing_data_set_stays_unless_told_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), OSError(28, "No space left")])
-def test_a_failure_at_the_end_leaves_nothing_behind(tmp_path, monkeypatch, error):
+def test_a_failure_at_the_end_keeps_the_finished_shards_for_the_next_build(tmp_path, monkeypatch, error):
     def fail(*args):
         raise error
 
+    build(DrawnSource(SMALL), "small", tmp_path / "whole", progress=False)
     monkeypatch.setattr(build_module, "_save_skips", fail)
-    is_disk_full = isinstance(error, OSError)
-    expected, message = (UserError, "cannot write .*No space left") if is_disk_full else (type(error), None)
+    expected, message = RuntimeError, "broken"
+    if isinstance(error, OSError):
+        expected, message = UserError, r"cannot write .*No space left; what is finished waits in .*building"
     with pytest.raises(expected, match=message):
+        build(DrawnSource(SMALL), "small", tmp_path, progress=False)
+    assert not (tmp_path / "small").exists()
+    monkeypatch.undo()
+
+    def refuse(self, annotation):
+        raise AssertionError("no image is read again")
+
+    monkeypatch.setattr(DrawnSource, "read_image", refuse)
+    build(DrawnSource(SMALL), "small", tmp_path, progress=False)
+    assert read_bytes(tmp_path / "small") == read_bytes(tmp_path / "whole" / "small")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small", "whole"]
+
+
+def test_a_failure_before_the_first_shard_is_finished_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fill_the_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer_module, "frame_record", fill_the_disk)
+    with pytest.raises(UserError, match=r"cannot write .*small: .*No space left on device$"):
         build(DrawnSource(SMALL), "small", tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -191,7 +215,7 @@ def test_strict_refuses_what_would_be_skipped_unless_it_was_asked_for(tmp_path):
     contents["test"].append(Annotation("y.jpg", str(tmp_path / "y.jpg"), ("sky",)))
     with pytest.raises(UserError, match=r"--strict: 1 images would be skipped \(1 missing_image\)"):
         build(DrawnSource(contents), "other", tmp_path, strict=True, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_failed_rebuild_keeps_the_old_data_set(tmp_path, monkeypatch):

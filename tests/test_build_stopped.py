@@ -43,7 +43,7 @@ def test_two_presses_of_ctrl_c_end_a_build_of_several_processes_at_once(tmp_path
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     ) as process:
         deadline = time.monotonic() + 60
-        while not list(data_dir.rglob("*.tfrecord*")) and time.monotonic() < deadline:
+        while not list(data_dir.rglob("*.result.json")) and time.monotonic() < deadline:
             time.sleep(0.1)
         for _ in range(2):
             os.killpg(process.pid, signal.SIGINT)

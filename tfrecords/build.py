@@ -15,13 +15,16 @@ from pathlib import Path
 from tfrecords import vocabulary as vocabularies
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError, nearest
+from tfrecords.images import ORIGINALS, ImageRules
 from tfrecords.manifest import FILE_NAME as MANIFEST_FILE_NAME
 from tfrecords.manifest import SPLITS, Holdout, Manifest, Split
 from tfrecords.sources.base import Source
+from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
-from tfrecords.writer import ShardResult, plan_shards, write_shards
+from tfrecords.writer import RESULT_SUFFIX, ShardResult, plan_shards, write_shards
 
 SKIPPED_FILE_NAME = "skipped.csv"
+_STORE_FILE_NAME = "annotations.sqlite"
 
 
 def build(
@@ -32,19 +35,21 @@ def build(
     workers: int | None = None,
     overwrite: bool = False,
     strict: bool = False,
+    rules: ImageRules = ORIGINALS,
     progress: bool = True,
 ) -> Manifest:
     """Turns `source` into the data set `data_dir/name`.
 
-    The folder appears in one step when everything is written; whatever fails leaves nothing behind. A build
-    that is killed, or interrupted by Ctrl-C, keeps its finished shards in a hidden folder; run again, it goes
-    on there and ends with the same bytes as one that was not.
+    The folder appears in one step when everything is written. A build that fails, is killed or interrupted by
+    Ctrl-C keeps its finished shards in a hidden folder; run again, it goes on there and ends with the same
+    bytes as one that was not. The memory that it needs does not grow with the number of images.
 
     Args:
         name: letters, digits, `.`, `_` and `-`; the name that training asks for.
         workers: number of processes, one a core by default; the result is the same for any number.
         overwrite: replace a data set of that name.
         strict: refuse the data set if any image has to be skipped; what the user asked to leave out may be.
+        rules: how images become what records hold: byte for byte by default.
         progress: show a bar on stderr.
 
     Raises:
@@ -54,20 +59,23 @@ def build(
     _check_name(name)
     target = Path(data_dir) / name
     _refuse_existing(target, overwrite)
-    annotations, skips = _read_source(source)
-    if strict:
-        _refuse_skips(skips)
-    vocabulary = _count_labels(source, annotations)
     try:
         with _appearing_folder(target, overwrite) as folder:
-            results = _write_records(source, vocabulary, annotations, folder, workers, progress)
-            for result in results:
-                skips[result.split].extend(result.skips)
-            if strict:
-                _refuse_skips(skips)
-            manifest = _make_manifest(source, name, vocabulary, results, skips)
+            counts: Counter[str] = Counter()
+            items = _count_labels(source.items(), counts)
+            with AnnotationStore.fill(folder / _STORE_FILE_NAME, items) as store:
+                splits = _check_store(source, store)
+                if strict:
+                    _refuse_skips(store, splits)
+                vocabulary = _make_vocabulary(source, store, counts, splits)
+                results = _write_records(source, vocabulary, store, splits, folder, rules, workers, progress)
+                for result in results:
+                    store.add_skips(result.split, result.skips)
+                if strict:
+                    _refuse_skips(store, splits)
+                manifest = _make_manifest(source, name, vocabulary, rules, results, store, splits)
+                _save_skips(folder / SKIPPED_FILE_NAME, store, splits)
             vocabulary.save(folder / vocabularies.FILE_NAME)
-            _save_skips(folder / SKIPPED_FILE_NAME, skips)
             manifest.save(folder)
             _drop_others(folder, manifest)
     except OSError as error:
@@ -75,52 +83,54 @@ def build(
     return manifest
 
 
-def _read_source(source: Source) -> tuple[dict[str, list[Annotation]], dict[str, list[Skip]]]:
-    """The annotations and skips of each split; refuses an image that is in two splits, or twice in one."""
-    splits = _check_splits(source)
-    annotations: dict[str, list[Annotation]] = {split: [] for split in splits}
-    skips: dict[str, list[Skip]] = {split: [] for split in splits}
-    split_of_image: dict[str, str] = {}
-    for split in splits:
-        for item in source.annotations(split):
-            if isinstance(item, Skip):
-                skips[split].append(item)
-                continue
-            earlier = split_of_image.setdefault(item.image_id, split)
-            if earlier != split:
-                raise UserError(
-                    f"the image {item.image_id!r} is in both {earlier} and {split}: what is tested would "
-                    f"leak into training; leave it in one of the two"
-                )
-            annotations[split].append(item)
-        if len(split_of_image) != sum(map(len, annotations.values())):
-            [(image_id, count)] = Counter(item.image_id for item in annotations[split]).most_common(1)
-            raise UserError(f"the image {image_id!r} occurs {count} times in {split}: an id is unique")
-        if not annotations[split]:
-            raise UserError(_explain_empty_split(split, skips[split]))
-    return annotations, skips
+def _count_labels(
+    items: Iterator[tuple[str, Annotation | Skip]], counts: Counter[str]
+) -> Iterator[tuple[str, Annotation | Skip]]:
+    """Passes `items` on; adds to `counts` the labels of train, and with 0 all other names that occur."""
+    for split, item in items:
+        if isinstance(item, Annotation):
+            for label in item.labels:
+                counts[label] += split == "train"
+            for label in item.ignored:
+                counts[label] += 0
+            for box in item.boxes:
+                counts[box.label] += 0
+        yield split, item
 
 
-def _check_splits(source: Source) -> list[str]:
+def _check_store(source: Source, store: AnnotationStore) -> list[str]:
+    """The splits, in their order; refuses an image that is in two of them or twice in one, and empty ones."""
     names = source.splits()
     for name in names:
         if name not in SPLITS:
             raise UserError(f"unknown split {name!r}{nearest(name, SPLITS)}: expected {', '.join(SPLITS)}")
     if "train" not in names:
         raise UserError(f"the source has the splits {', '.join(names) or 'none'}: it needs a split train")
-    return [split for split in SPLITS if split in names]
+    repeated = store.find_repeated()
+    if repeated is not None:
+        image_id, [first, *others] = repeated
+        for other in others:
+            if other != first:
+                raise UserError(
+                    f"the image {image_id!r} is in both {first} and {other}: what is tested would leak into "
+                    "training; leave it in one of the two"
+                )
+        raise UserError(f"the image {image_id!r} occurs {len(others) + 1} times in {first}: an id is unique")
+    splits = [split for split in SPLITS if split in names]
+    for split in splits:
+        if not store.count_images(split):
+            raise UserError(_explain_empty_split(split, store))
+    return splits
 
 
-def _count_labels(source: Source, annotations: Mapping[str, Sequence[Annotation]]) -> LabelVocabulary:
+def _make_vocabulary(
+    source: Source, store: AnnotationStore, counts: Counter[str], splits: Sequence[str]
+) -> LabelVocabulary:
     """Ranks by all of train, held-out images included; names seen only elsewhere join with count 0."""
-    counts = Counter(dict.fromkeys(source.label_names() or (), 0))
-    for split, items in annotations.items():
-        for item in items:
-            counts.update(item.labels if split == "train" else dict.fromkeys(item.labels, 0))
-            counts.update(dict.fromkeys(item.ignored, 0))
-            counts.update({box.label: 0 for box in item.boxes})
+    for name in source.label_names() or ():
+        counts[name] += 0
     if len(counts) < 2 or not any(counts.values()):
-        raise UserError(_explain_few_labels(counts, sum(map(len, annotations.values()))))
+        raise UserError(_explain_few_labels(counts, sum(map(store.count_images, splits))))
     return LabelVocabulary.from_counts(counts)
 
 
@@ -138,19 +148,19 @@ def _explain_few_labels(counts: Mapping[str, int], num_images: int) -> str:
 def _write_records(
     source: Source,
     vocabulary: LabelVocabulary,
-    annotations: Mapping[str, Sequence[Annotation]],
+    store: AnnotationStore,
+    splits: Sequence[str],
     folder: Path,
+    rules: ImageRules,
     workers: int | None,
     progress: bool,
 ) -> list[ShardResult]:
     from tqdm import tqdm
 
     tasks = [
-        task
-        for split, items in annotations.items()
-        for task in plan_shards(source, vocabulary, split, items, folder)
+        task for split in splits for task in plan_shards(source, vocabulary, store, split, folder, rules)
     ]
-    num_images = sum(map(len, annotations.values()))
+    num_images = sum(len(task.annotations) for task in tasks)
     with tqdm(total=num_images, unit=" images", disable=not progress, dynamic_ncols=True) as bar:
         return write_shards(tasks, workers, bar.update)
 
@@ -159,29 +169,30 @@ def _make_manifest(
     source: Source,
     name: str,
     vocabulary: LabelVocabulary,
+    rules: ImageRules,
     results: Sequence[ShardResult],
-    skips: Mapping[str, Sequence[Skip]],
+    store: AnnotationStore,
+    splits: Sequence[str],
 ) -> Manifest:
-    splits = {
-        split: _make_split(split, [result for result in results if result.split == split], left_out)
-        for split, left_out in skips.items()
-    }
     num_held_out = sum(result.num_held_out for result in results if result.split == "train")
     return Manifest(
         name=name,
         source=source.name,
-        source_arguments=source.arguments(),
+        source_arguments=source.arguments() | rules.arguments(),
         vocabulary_fingerprint=vocabulary.fingerprint,
-        splits=splits,
+        splits={
+            split: _make_split(split, [each for each in results if each.split == split], store)
+            for split in splits
+        },
         holdout=None if "validation" in splits else Holdout(num_held_out),
         reference_rows=source.reference_rows(),
     )
 
 
-def _make_split(name: str, results: Sequence[ShardResult], skips: Sequence[Skip]) -> Split:
+def _make_split(name: str, results: Sequence[ShardResult], store: AnnotationStore) -> Split:
     num_images = sum(result.shard.num_records for result in results)
     if num_images == 0:
-        raise UserError(_explain_empty_split(name, skips))
+        raise UserError(_explain_empty_split(name, store))
     return Split(
         num_images=num_images,
         num_labels=sum(result.num_labels for result in results),
@@ -189,42 +200,43 @@ def _make_split(name: str, results: Sequence[ShardResult], skips: Sequence[Skip]
         num_untagged=sum(result.num_untagged for result in results),
         max_labels_per_image=max(result.max_labels_per_image for result in results),
         shards=tuple(result.shard for result in results),
-        skipped=_count_reasons(skips),
+        skipped=store.count_skips(name),
     )
 
 
-def _refuse_skips(skips: Mapping[str, Sequence[Skip]]) -> None:
-    faults = [skip for left_out in skips.values() for skip in left_out if not skip.by_choice]
+def _refuse_skips(store: AnnotationStore, splits: Sequence[str]) -> None:
+    faults: Counter[str] = Counter()
+    for split in splits:
+        faults.update(store.count_skips(split, faults_only=True))
     if faults:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in _count_reasons(faults).items())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(faults.items()))
+        example = next(skip for split in splits for skip in store.skips(split) if not skip.by_choice)
         raise UserError(
-            f"--strict: {len(faults):,} images would be skipped ({reasons}), such as "
-            f"{faults[0].detail or faults[0].image_id}: mend them, or leave the flag out"
+            f"--strict: {faults.total():,} images would be skipped ({reasons}), such as "
+            f"{example.detail or example.image_id}: mend them, or leave the flag out"
         )
 
 
-def _count_reasons(skips: Sequence[Skip]) -> dict[str, int]:
-    return dict(sorted(Counter(skip.reason for skip in skips).items()))
-
-
-def _explain_empty_split(name: str, skips: Sequence[Skip]) -> str:
-    if not skips:
+def _explain_empty_split(name: str, store: AnnotationStore) -> str:
+    counts = store.count_skips(name)
+    if not counts:
         return f"the split {name} has no images: leave it out or fill it"
-    [(reason, count)] = Counter(skip.reason for skip in skips).most_common(1)
-    example = next(skip for skip in skips if skip.reason == reason)
+    reason = max(counts, key=counts.__getitem__)
+    example = next(skip for skip in store.skips(name) if skip.reason == reason)
     return (
-        f"no image of the split {name} is left: all {len(skips):,} were skipped, {count:,} as {reason}, "
-        f"such as {example.detail or example.image_id}; of a table, check --images"
+        f"no image of the split {name} is left: all {sum(counts.values()):,} were skipped, "
+        f"{counts[reason]:,} as {reason}, such as {example.detail or example.image_id}; of a table, check "
+        "--images"
     )
 
 
-def _save_skips(path: Path, skips: Mapping[str, Sequence[Skip]]) -> None:
+def _save_skips(path: Path, store: AnnotationStore, splits: Sequence[str]) -> None:
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["split", "image_id", "reason", "detail"])
-        for split, left_out in skips.items():
-            ordered = sorted(left_out, key=lambda skip: (skip.reason, skip.image_id, skip.detail))
-            writer.writerows([split, skip.image_id, skip.reason, skip.detail] for skip in ordered)
+        for split in splits:
+            for skip in store.skips(split):
+                writer.writerow([split, skip.image_id, skip.reason, skip.detail])
 
 
 def _check_name(name: str) -> None:
@@ -247,9 +259,9 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _appearing_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder beside `target` that becomes `target` at the end, and vanishes on any failure.
+    """A hidden folder beside `target` that becomes `target` at the end.
 
-    Only Ctrl-C, or a kill, leaves it there for the next build.
+    After a failure it vanishes, unless there are finished shards in it: these serve the next build.
     """
     hidden = target.with_name(f".{target.name}.building")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -259,11 +271,16 @@ def _appearing_folder(target: Path, overwrite: bool) -> Iterator[Path]:
         _refuse_existing(target, overwrite)  # another build may have ended since
         yield hidden
         _move_into_place(hidden, target)
-    except KeyboardInterrupt:  # what is finished serves the next build
-        raise KeyboardInterrupt("run the same command again to go on") from None
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
+    except BaseException as error:
+        if not any(hidden.glob(f"*{RESULT_SUFFIX}")):
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt("run the same command again to go on") from None
+        if not isinstance(error, UserError | OSError):
+            raise
+        problem = error if isinstance(error, UserError) else f"cannot write {target}: {error}"
+        raise UserError(f"{problem}; what is finished waits in {hidden}: run again to go on") from None
     finally:
         os.close(lock)
 

@@ -1,10 +1,15 @@
-"""An image file's bytes enter; its format, size and orientation leave, or a named reason to skip it."""
+"""An image file's bytes enter; what a record holds of it leaves, or a named reason to skip it."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from tfrecords.errors import UserError
+from tfrecords.jpeg import read_jpeg_header
 
 MAX_PIXELS = 178_000_000
 """The largest image that is decoded: width times height by its header. Beyond lie decompression bombs."""
@@ -13,9 +18,13 @@ _EXIF_ORIENTATION = 0x0112
 # MPO is the JPEG of phones and stereo cameras with further pictures behind the first one.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"RIFF")
-_PNG_END = b"IEND\xaeB`\x82"
+_JPEG_END = b"\xff\xd9"
 # The orders of bytes in a BMP that TensorFlow reads as Pillow does; palettes it takes for shades of grey.
 _READABLE_BMP = {("raw", order) for order in ("BGR", "BGRX", "BGRA", "L")}
+
+
+DEFAULT_QUALITY = 95
+"""Of a JPEG that is made because its original was larger than asked for."""
 
 
 class ImageProblem(Exception):
@@ -37,20 +46,112 @@ class ImageFacts:
     orientation: int
 
 
-def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Decodes `data` once and tells what it is; the file's name plays no part.
+@dataclass(frozen=True)
+class ImageRules:
+    """How an image file becomes what a record holds; by default byte for byte.
+
+    Attributes:
+        max_side: images whose longer side has more px are shrunk to it, and become JPEGs.
+        quality: of those JPEGs, 1 to 100; without `max_side` every image becomes one.
+        decode: decode every image, to find pixels that are damaged and not only cut off.
+        max_pixels: larger images are refused by their header, before they are decoded.
+    """
+
+    max_side: int | None = None
+    quality: int | None = None
+    decode: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        if self.max_side is not None and self.max_side < 1:
+            raise UserError(f"--max-side {self.max_side}: expected 1 px or more")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UserError(f"--quality {self.quality}: expected 1 to 100")
+
+    def arguments(self) -> dict:
+        """What makes the records other than their originals, for the manifest."""
+        given = {"max_side": self.max_side, "quality": self.quality}
+        return {key: value for key, value in given.items() if value is not None}
+
+    def must_encode(self, facts: ImageFacts) -> bool:
+        """Whether such an image becomes a JPEG of ours."""
+        if self.max_side is None:
+            return self.quality is not None
+        return max(facts.height, facts.width) > self.max_side
+
+
+ORIGINALS = ImageRules()
+"""Every image byte for byte."""
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """What a record holds: the encoded image, its facts, and its area as a fraction of the original's."""
+
+    data: bytes
+    facts: ImageFacts
+    area_fraction: float = 1.0
+
+
+def prepare_image(data: bytes, rules: ImageRules) -> PreparedImage:
+    """Checks an image file, and encodes it anew where the rules ask for it.
+
+    An image that is encoded anew keeps its orientation as a tag, so that boxes stay where they are, and its
+    colour profile. It loses transparency, all frames but the first, and what is beyond 8 bits a channel, none
+    of which a tagger sees.
+
+    Raises:
+        ImageProblem: see `inspect_image`.
+    """
+    facts = inspect_image(data, rules.max_pixels, rules.decode)
+    if not rules.must_encode(facts):
+        return PreparedImage(data, facts)
+    with _opened(data) as image:
+        try:
+            pixels = _shrink(image, rules.max_side)
+        except Exception as error:  # see inspect_image
+            raise ImageProblem("truncated_image", _one_line(error)) from None
+        profile = image.info.get("icc_profile") if image.mode == pixels.mode else None
+    width, height = pixels.size
+    encoded = _encode_jpeg(pixels, rules.quality or DEFAULT_QUALITY, facts.orientation, profile)
+    return PreparedImage(
+        encoded,
+        ImageFacts("jpeg", height, width, facts.orientation),
+        (width * height) / (facts.width * facts.height),
+    )
+
+
+def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS, decode: bool = True) -> ImageFacts:
+    """Tells what `data` is; the file's name plays no part.
 
     Args:
         data: an encoded image file.
         max_pixels: larger images are refused by their header, before they are decoded.
+        decode: decode all pixels. Without it, a plain JPEG that ends as one does is taken to be whole, at a
+            hundredth of the cost; any other image is decoded all the same.
 
     Raises:
         ImageProblem: `empty_file`, `not_an_image`, `unsupported_format`, `too_large` or `truncated_image`.
     """
-    from PIL import Image
-
     if not data:
         raise ImageProblem("empty_file")
+    if not decode and data.endswith(_JPEG_END):
+        found = read_jpeg_header(data)
+        if found is not None and found.height * found.width <= max_pixels:
+            return ImageFacts("jpeg", found.height, found.width, _parse_orientation(found.exif))
+    with _opened(data) as image:
+        facts = _read_facts(image, max_pixels)
+        _load_pixels(image)
+    if facts.format == "png":
+        _verify_png(data)
+    return facts
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator:
+    """The image as Pillow opens it, by its header."""
+    from PIL import Image
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is the owners' business
         try:
@@ -63,13 +164,10 @@ def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
                 "truncated_image" if looks_known else "not_an_image", _one_line(error)
             ) from None
         with image:
-            facts = _inspect_opened(image, max_pixels)
-    if facts.format == "png" and _PNG_END not in data:  # which Pillow forgives and TensorFlow does not
-        raise ImageProblem("truncated_image", "the end of the PNG is missing")
-    return facts
+            yield image
 
 
-def _inspect_opened(image, max_pixels: int) -> ImageFacts:
+def _read_facts(image, max_pixels: int) -> ImageFacts:
     if image.format not in _FORMATS:
         raise ImageProblem("unsupported_format", f"{image.format}: expected JPEG, PNG, GIF, BMP or WebP")
     if image.format == "BMP" and (image.tile[0].codec_name, image.tile[0].args[0]) not in _READABLE_BMP:
@@ -77,14 +175,56 @@ def _inspect_opened(image, max_pixels: int) -> ImageFacts:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageProblem("too_large", f"{width} x {height} px: expected at most {max_pixels:,} pixels")
-    orientation = _read_orientation(image)
+    return ImageFacts(_FORMATS[image.format], height, width, _read_orientation(image))
+
+
+def _load_pixels(image) -> None:
     # All of a JPEG's data is read even when it is drafted at an eighth of its size, at a third of the cost.
     image.draft(None, (1, 1))
     try:
         image.load()
-    except Exception as error:  # see inspect_image
+    except Exception as error:  # see _opened
         raise ImageProblem("truncated_image", _one_line(error)) from None
-    return ImageFacts(_FORMATS[image.format], height, width, orientation)
+
+
+def _verify_png(data: bytes) -> None:
+    """Decoding forgives a wrong checksum and a missing end, which TensorFlow does not."""
+    with _opened(data) as image:
+        try:
+            image.verify()
+        except Exception as error:  # see _opened
+            raise ImageProblem("truncated_image", _one_line(error)) from None
+
+
+def _shrink(image, max_side: int | None):
+    """The pixels as RGB or grey, as TensorFlow reads them, no side longer than `max_side`."""
+    from PIL import Image
+
+    if max_side is not None and image.format in ("JPEG", "MPO"):
+        image.draft(None, (2 * max_side, 2 * max_side))  # decodes at a half, a quarter or an eighth
+    if image.mode.startswith("I"):  # 16 bits a channel, of which TensorFlow keeps the upper half
+        image = Image.fromarray((_to_array(image) >> 8).clip(0, 255).astype("uint8"))
+    pixels = image.convert("L" if image.mode == "L" else "RGB")
+    if max_side is not None:
+        pixels.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return pixels
+
+
+def _to_array(image):
+    import numpy as np
+
+    return np.asarray(image)
+
+
+def _encode_jpeg(pixels, quality: int, orientation: int, profile: bytes | None) -> bytes:
+    from PIL import Image
+
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[_EXIF_ORIENTATION] = orientation
+    file = io.BytesIO()
+    pixels.save(file, "JPEG", quality=quality, exif=exif, icc_profile=profile)
+    return file.getvalue()
 
 
 def _read_orientation(image) -> int:
@@ -94,6 +234,25 @@ def _read_orientation(image) -> int:
         tag = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # a broken EXIF block does not make the pixels worse
         return 1
+    return _check_orientation(tag)
+
+
+def _parse_orientation(exif: bytes | None) -> int:
+    if exif is None:
+        return 1
+    from PIL import Image
+
+    tags = Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tags.load(exif)
+            return _check_orientation(tags.get(_EXIF_ORIENTATION, 1))
+        except Exception:  # as above
+            return 1
+
+
+def _check_orientation(tag) -> int:
     return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 

@@ -1,7 +1,7 @@
 """Values of one image enter and a serialised `tf.train.Example` leaves, and the other way round.
 
 `FIELDS` is the one table that both `encode` and `parse` read, so the two cannot drift apart. The keys are
-those of TensorFlow's model garden. TensorFlow is imported when a record is made or read, not before.
+those of TensorFlow's model garden. TensorFlow is imported when a record is parsed; `encode` does without.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfrecords.errors import UserError, nearest
+from tfrecords.example import example_class
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -58,14 +59,15 @@ def encode(values: Mapping[str, Any]) -> bytes:
     Raises:
         UserError: a key is not in `FIELDS`, or a scalar is missing.
     """
-    from tensorflow.train import Example, Features
-
     _check_keys(values)
     missing = [key for key, field in FIELDS.items() if not field.is_list and key not in values]
     if missing:
         raise UserError(f"a record needs {', '.join(missing)}: every scalar of schema.FIELDS must be given")
-    features = {key: _to_feature(field, values.get(key, ())) for key, field in FIELDS.items()}
-    return Example(features=Features(feature=features)).SerializeToString(deterministic=True)
+    example = example_class()()
+    features = example.features.feature
+    for key, field in FIELDS.items():
+        _set_feature(features[key], field, values.get(key, ()))
+    return example.SerializeToString(deterministic=True)
 
 
 def parse(serialized: tf.Tensor, keys: Iterable[str] | None = None) -> dict[str, tf.Tensor]:
@@ -95,18 +97,19 @@ def _parsing_spec(field: Field):
     return tf.io.FixedLenFeature([], dtype)
 
 
-def _to_feature(field: Field, value):
-    from tensorflow.train import BytesList, Feature, FloatList, Int64List
-
-    values = value if field.is_list else [value]
+def _set_feature(feature, field: Field, value) -> None:
+    values = value if field.is_list else (value,)
     if field.kind == "int64":
-        return Feature(int64_list=Int64List(value=values))
-    if field.kind == "float32":
-        return Feature(float_list=FloatList(value=values))
+        kind = feature.int64_list
+    elif field.kind == "float32":
+        kind = feature.float_list
+    else:
+        kind = feature.bytes_list
     if field.kind == "text":
         # Names that came from the file system may not be UTF-8: their bytes survive the round trip.
         values = [text.encode("utf-8", "surrogateescape") for text in values]
-    return Feature(bytes_list=BytesList(value=values))
+    kind.SetInParent()  # of an empty list, too
+    kind.value.extend(values)
 
 
 def _check_keys(keys: Iterable[str]) -> None:

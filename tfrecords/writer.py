@@ -11,23 +11,26 @@ import json
 import math
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
-from tfrecords.images import MAX_PIXELS, ImageFacts, ImageProblem, inspect_image
+from tfrecords.framing import frame_record
+from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage, prepare_image
 from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
 from tfrecords.pool import run_tasks
-from tfrecords.quiet import silence_native_stderr
 from tfrecords.schema import FIELDS, encode
 from tfrecords.sources.base import Source
+from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
 
 IMAGES_PER_SHARD = 500
 MAX_SHARDS = 1024
+RESULT_SUFFIX = ".result.json"
 _UNREADABLE = "unreadable_image"
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,29 @@ class ShardTask:
     source: Source
     vocabulary: LabelVocabulary
     split: str
-    annotations: tuple[Annotation, ...]
+    annotations: Collection[Annotation]
     path: Path
-    max_pixels: int = MAX_PIXELS
+    rules: ImageRules = ORIGINALS
+
+
+@dataclass(frozen=True)
+class StoredAnnotations:
+    """The annotations of one shard, which are read from the store at each iteration."""
+
+    store: Path
+    split: str
+    first: bytes
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Annotation]:
+        with AnnotationStore(self.store) as store:
+            yield from store.annotations(self.split, self.first, self.count)
+
+    def __contains__(self, annotation: object) -> bool:
+        return any(each == annotation for each in self)
 
 
 @dataclass(frozen=True)
@@ -59,28 +82,28 @@ class ShardResult:
 def plan_shards(
     source: Source,
     vocabulary: LabelVocabulary,
+    store: AnnotationStore,
     split: str,
-    annotations: Sequence[Annotation],
     folder: Path,
+    rules: ImageRules = ORIGINALS,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> list[ShardTask]:
-    """The tasks that write `split`, in shards of equal size.
-
-    Images are ordered by a hash of their ids, so that shards read one after the other are mixed already. It
-    is not the hash of the hold-out, by which the held-out images would fill the first shards.
-    """
-    ordered = sorted(annotations, key=lambda annotation: _order_key(annotation.image_id))
-    num_shards = min(max(math.ceil(len(ordered) / images_per_shard), 1), MAX_SHARDS)
-    bounds = [len(ordered) * i // num_shards for i in range(num_shards + 1)]
+    """The tasks that write `split`, in shards of equal size, in the order of the store."""
+    num_images = store.count_images(split)
+    num_shards = min(max(math.ceil(num_images / images_per_shard), 1), MAX_SHARDS)
+    bounds = [num_images * i // num_shards for i in range(num_shards + 1)]
+    starts = set(bounds)
+    firsts = [position for i, position in enumerate(store.positions(split)) if i in starts]
     return [
         ShardTask(
-            source=source,
-            vocabulary=vocabulary,
-            split=split,
-            annotations=tuple(ordered[bounds[i] : bounds[i + 1]]),
-            path=folder / f"{split}-{i:05d}-of-{num_shards:05d}.tfrecord",
+            source,
+            vocabulary,
+            split,
+            StoredAnnotations(store.path, split, first, bounds[i + 1] - bounds[i]),
+            folder / f"{split}-{i:05d}-of-{num_shards:05d}.tfrecord",
+            rules,
         )
-        for i in range(num_shards)
+        for i, first in enumerate(firsts)
     ]
 
 
@@ -111,29 +134,20 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
     Raises:
         OSError: the shard cannot be written.
     """
-    key = _make_key(task)
+    annotations = list(task.annotations)
+    key = _make_key(task, annotations)
     kept = _read_result(task.path, key)
     if kept is not None:
-        on_images(len(task.annotations))
+        on_images(len(annotations))
         return kept
-    with silence_native_stderr():
-        import tensorflow as tf
-
     skips: list[Skip] = []
     written: list[Annotation] = []
     partial = task.path.with_name(f"{task.path.name}.{os.getpid()}.partial")
     try:
-        with tf.io.TFRecordWriter(str(partial)) as writer:
-            for annotation in task.annotations:
-                try:
-                    writer.write(encode(_make_record(task, annotation)))
-                    written.append(annotation)
-                except ImageProblem as problem:
-                    skips.append(Skip(annotation.image_id, problem.reason, problem.detail))
-                on_images(1)
-    except tf.errors.OpError as error:
-        raise OSError(f"{task.path}: {error.message}") from None
-    sha256 = _hash_file(partial)
+        sha256 = _write_file(partial, _make_records(task, annotations, written, skips, on_images))
+    except OSError:
+        partial.unlink(missing_ok=True)  # the disk may be full
+        raise
     os.replace(partial, task.path)
     num_labels = [len(annotation.labels) for annotation in written]
     result = ShardResult(
@@ -146,9 +160,40 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         max_labels_per_image=max(num_labels, default=0),
         skips=tuple(skips),
     )
-    if not any(skip.reason == _UNREADABLE for skip in skips):  # which may be mended without a trace
+    may_be_mended = any(skip.reason == _UNREADABLE for skip in skips)  # without a trace
+    if written and not may_be_mended:
         _keep_result(task.path, key, result)
     return result
+
+
+def _make_records(
+    task: ShardTask,
+    annotations: Sequence[Annotation],
+    written: list[Annotation],
+    skips: list[Skip],
+    on_images: Callable[[int], object],
+) -> Iterator[bytes]:
+    """The records of a shard; what became one is added to `written`, what did not to `skips`."""
+    for annotation in annotations:
+        try:
+            record = encode(_make_record(task, annotation))
+        except ImageProblem as problem:
+            skips.append(Skip(annotation.image_id, problem.reason, problem.detail))
+        else:
+            yield record
+            written.append(annotation)
+        on_images(1)
+
+
+def _write_file(path: Path, records: Iterable[bytes]) -> str:
+    """Writes a TFRecord file and returns its SHA-256, which is taken on the way."""
+    digest = hashlib.sha256()
+    with path.open("wb", buffering=_BUFFER_BYTES) as file:
+        for record in records:
+            framed = frame_record(record)
+            file.write(framed)
+            digest.update(framed)
+    return digest.hexdigest()
 
 
 def _hash_file(path: Path) -> str:
@@ -156,16 +201,18 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _make_key(task: ShardTask) -> str:
+def _make_key(task: ShardTask, annotations: Sequence[Annotation]) -> str:
     """SHA-256 of all that the shard's bytes depend on; for an image file, its size and time of change."""
     digest = hashlib.sha256()
     for part in (
         *(FORMAT_VERSION, FIELDS, version("pillow")),
-        *(task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.max_pixels),
+        *(task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.rules),
     ):
         digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
-    for annotation in task.annotations:
-        digest.update(f"{annotation!r} {_stat_image(annotation)}\n".encode("utf-8", "surrogateescape"))
+    for annotation in annotations:
+        truth = annotation.labels, annotation.ignored, annotation.boxes
+        line = f"{annotation.image_id!r} {annotation.image_path!r} {truth!r} {_stat_image(annotation)}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -179,7 +226,7 @@ def _stat_image(annotation: Annotation) -> tuple[int, int] | None:
 
 def _result_path(shard: Path) -> Path:
     """Where the result of a shard is kept while its data set is being built."""
-    return shard.with_name(f"{shard.name}.result.json")
+    return shard.with_name(shard.name + RESULT_SUFFIX)
 
 
 def _keep_result(shard: Path, key: str, result: ShardResult) -> None:
@@ -207,7 +254,7 @@ def _read_result(shard: Path, key: str) -> ShardResult | None:
 def _make_record(task: ShardTask, annotation: Annotation) -> dict:
     data = _read_bytes(task.source, annotation)
     try:
-        facts = inspect_image(data, task.max_pixels)
+        image = prepare_image(data, task.rules)
     except ImageProblem as problem:
         where = annotation.image_path or annotation.image_id
         raise ImageProblem(
@@ -215,26 +262,26 @@ def _make_record(task: ShardTask, annotation: Annotation) -> dict:
         ) from None
     ids = task.vocabulary.ids(annotation.labels)
     return {
-        "image/encoded": data,
-        "image/format": facts.format,
-        "image/height": facts.height,
-        "image/width": facts.width,
-        "image/orientation": facts.orientation,
+        "image/encoded": image.data,
+        "image/format": image.facts.format,
+        "image/height": image.facts.height,
+        "image/width": image.facts.width,
+        "image/orientation": image.facts.orientation,
         "image/source_id": annotation.image_id,
         "image/filename": posixpath.basename(annotation.image_path or annotation.image_id),
-        "image/key/sha256": hashlib.sha256(data).hexdigest(),
+        "image/key/sha256": hashlib.sha256(image.data).hexdigest(),
         "image/holdout": int(is_held_out(annotation.image_id)),
         "image/class/label": ids,
         "image/class/text": [task.vocabulary.names[i] for i in ids],
         "image/class/count": len(ids),
         "image/class/ignored": task.vocabulary.ids(annotation.ignored),
-        **_make_objects(annotation, facts, task.vocabulary),
+        **_make_objects(annotation, image, task.vocabulary),
     }
 
 
-def _make_objects(annotation: Annotation, facts: ImageFacts, vocabulary: LabelVocabulary) -> dict:
+def _make_objects(annotation: Annotation, image: PreparedImage, vocabulary: LabelVocabulary) -> dict:
     boxes = annotation.boxes
-    num_pixels = facts.height * facts.width
+    num_pixels = image.facts.height * image.facts.width
     return {
         "image/object/bbox/xmin": [box.xmin for box in boxes],
         "image/object/bbox/ymin": [box.ymin for box in boxes],
@@ -242,7 +289,9 @@ def _make_objects(annotation: Annotation, facts: ImageFacts, vocabulary: LabelVo
         "image/object/bbox/ymax": [box.ymax for box in boxes],
         "image/object/class/label": [vocabulary.id(box.label) for box in boxes],
         "image/object/area": [
-            (box.xmax - box.xmin) * (box.ymax - box.ymin) * num_pixels if box.area is None else box.area
+            (box.xmax - box.xmin) * (box.ymax - box.ymin) * num_pixels
+            if box.area is None
+            else box.area * image.area_fraction
             for box in boxes
         ],
     }
@@ -256,7 +305,3 @@ def _read_bytes(source: Source, annotation: Annotation) -> bytes:
     except OSError as error:  # no permission, a folder, a loop of links
         where = error.filename or annotation.image_path
         raise ImageProblem(_UNREADABLE, f"{where}: {error.strerror or error}") from None
-
-
-def _order_key(image_id: str) -> bytes:
-    return hashlib.sha256(b"order\0" + image_id.encode("utf-8", "surrogateescape")).digest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
 
@@ -28,11 +27,18 @@ class Source(ABC):
     def annotations(self, split: str) -> Iterator[Annotation | Skip]:
         """Every image of `split`, in an order that is the same at every call."""
 
+    def items(self) -> Iterator[tuple[str, Annotation | Skip]]:
+        """Every split's annotations, each with its split; a source that mixes its splits reads them here."""
+        for split in self.splits():
+            for item in self.annotations(split):
+                yield split, item
+
     def read_image(self, annotation: Annotation) -> bytes:
         """The image as its owners' encoded bytes. Raises: OSError where the file cannot be read."""
         if annotation.image_path is None:
             raise NotImplementedError(f"{type(self).__name__} makes its images, so it must define read_image")
-        return Path(annotation.image_path).read_bytes()
+        with open(annotation.image_path, "rb", buffering=0) as file:
+            return file.read()
 
     def arguments(self) -> dict:
         """What makes this data set what it is, as JSON, for the manifest; no absolute path of a machine."""
@@ -47,18 +53,28 @@ class Source(ABC):
         return []
 
 
-def join_inside(root: str, path: str) -> str | None:
-    """`path` joined to the folder `root`; None where it climbs out of it, by `..` or as an absolute path.
+def find_inside(root: str, path: str) -> str | None:
+    """`path`, tidied, as seen from `root`; None where it climbs out of it, by `..` or as an absolute path.
 
     The check reads the text and not the disk: links that the user laid inside `root` are followed.
 
-    >>> join_inside("photos", "a/./b.jpg")
-    'photos/a/b.jpg'
-    >>> join_inside("photos", "../secrets.jpg") is None
+    >>> find_inside("photos", "a/./b.jpg"), find_inside("photos", "../photos/b.jpg")
+    ('a/b.jpg', 'b.jpg')
+    >>> find_inside("photos", "../secrets.jpg") is None
     True
     """
-    root = os.path.normpath(root)
-    joined = os.path.normpath(os.path.join(root, path))
-    relative = os.path.relpath(joined, root)
+    if os.pardir not in path and not os.path.isabs(path):
+        return os.path.normpath(path)
+    relative = os.path.relpath(os.path.join(root, path), root)
     climbs = relative == os.pardir or relative.startswith(os.pardir + os.sep)
-    return None if climbs else joined
+    return None if climbs else relative
+
+
+def join_inside(root: str, path: str) -> str | None:
+    """`path` joined to the folder `root`; None where it climbs out of it, see `find_inside`.
+
+    >>> join_inside("photos", "a/./b.jpg")
+    'photos/a/b.jpg'
+    """
+    relative = find_inside(root, path)
+    return None if relative is None else os.path.join(root, relative)

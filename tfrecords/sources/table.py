@@ -16,7 +16,7 @@ from pathlib import Path
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError
 from tfrecords.manifest import SPLITS
-from tfrecords.sources.base import Source, join_inside
+from tfrecords.sources.base import Source, find_inside
 from tfrecords.sources.table_files import Columns, Row, is_text, open_table
 
 SPLIT_OF_WORD = {
@@ -65,17 +65,28 @@ class TableSource(Source):
         self.columns = Columns(
             image_column, labels_column, split_column, label_separator, tuple(ignore_columns)
         )
-        self._contents: dict[str, list[Annotation | Skip]] | None = None
+        self._splits: tuple[str, ...] | None = None
         self._label_names: tuple[str, ...] | None = None
         if not os.path.isdir(self.images):
             raise UserError(f"{self.images}: no such folder of images: give it with --images")
 
     def splits(self) -> tuple[str, ...]:
-        contents = self._read_once()
-        return tuple(split for split in SPLITS if split in contents)
+        self._read_once()
+        return self._splits
 
     def annotations(self, split: str) -> Iterator[Annotation | Skip]:
-        return iter(self._read_once().get(split, ()))
+        return (item for its_split, item in self.items() if its_split == split)
+
+    def items(self) -> Iterator[tuple[str, Annotation | Skip]]:
+        table = open_table(self.table, self.columns)
+        found: set[str] = set()
+        for split, item in self._read_items(table.rows()):
+            found.add(split)
+            yield split, item
+        if not found:
+            raise UserError(f"{self.table}: has no rows: expected one row an image below the header")
+        self._splits = tuple(split for split in SPLITS if split in found)
+        self._label_names = table.label_names()
 
     def label_names(self) -> tuple[str, ...] | None:
         self._read_once()
@@ -85,25 +96,15 @@ class TableSource(Source):
         given = {key: value for key, value in vars(self.columns).items() if value}
         return {"from": os.path.basename(self.table), **given}
 
-    def __getstate__(self) -> dict:
-        # Workers get their annotations with each task: they need no copy of the table.
-        return {**self.__dict__, "_contents": None}
-
-    def _read_once(self) -> dict[str, list[Annotation | Skip]]:
-        if self._contents is None:
-            table = open_table(self.table, self.columns)
-            contents: dict[str, list[Annotation | Skip]] = {}
-            for split, item in self._read_items(table.rows()):
-                contents.setdefault(split, []).append(item)
-            if not contents:
-                raise UserError(f"{self.table}: has no rows: expected one row an image below the header")
-            self._contents = contents
-            self._label_names = table.label_names()
-        return self._contents
+    def _read_once(self) -> None:
+        if self._splits is None:
+            for _ in self.items():
+                pass
 
     def _read_items(self, rows: Iterator[Row]) -> Iterator[tuple[str, Annotation | Skip]]:
         """Every row's split and annotation or skip; refuses rows that contradict an earlier one."""
-        seen: dict[str, tuple[str, Row]] = {}
+        seen: set[int] = set()  # hashes of image ids: of a table of any length, no row is kept
+        repeated: dict[str, Row] | None = None
         first = None
         for row in rows:
             first = first or row
@@ -113,27 +114,56 @@ class TableSource(Source):
                     f"name it in every row or in none"
                 )
             split = self._read_split(row)
-            if not row.image:
-                yield split, Skip(f"line {row.line}", "no_image_path", f"{self._where(row)}: no image path")
+            path = self._find_path(row)
+            if isinstance(path, Skip):
+                yield split, path
                 continue
-            if not is_text(row.image):
-                detail = f"{self._where(row)}: {row.image!r} holds what no file name can"
-                yield split, Skip(f"line {row.line}", "invalid_image_path", detail)
-                continue
-            # A path may be written with the separators of another system: train\0001.jpg.
-            path = join_inside(self.images, row.image.replace("\\", "/"))
-            if path is None:
-                detail = f"{self._where(row)}: {row.image} climbs out of {self.images}"
-                yield split, Skip(row.image, "path_outside_images", detail)
-                continue
-            image_id = os.path.relpath(path, self.images).replace(os.sep, posixpath.sep)
-            if image_id in seen:
-                self._refuse_contradiction(image_id, split, row, *seen[image_id])
-                detail = f"{self._where(row)} repeats line {seen[image_id][1].line}"
-                yield split, Skip(image_id, "duplicate_row", detail)
-                continue
-            seen[image_id] = split, row
-            yield split, Annotation(image_id, path, row.labels, row.ignored)
+            image_id = path.replace(os.sep, posixpath.sep)
+            if hash(image_id) in seen:
+                if repeated is None:
+                    repeated = self._find_repeated()
+                earlier = repeated.get(image_id, row)
+                if earlier.line != row.line:
+                    self._refuse_contradiction(image_id, split, row, self._read_split(earlier), earlier)
+                    detail = f"{self._where(row)} repeats line {earlier.line}"
+                    yield split, Skip(image_id, "duplicate_row", detail)
+                    continue
+            seen.add(hash(image_id))
+            image_path = os.path.join(self.images, path)
+            yield split, Annotation(image_id, image_path, row.labels, row.ignored)
+
+    def _find_path(self, row: Row) -> str | Skip:
+        """The image's path as seen from `images`, or why there is none."""
+        if not row.image:
+            return Skip(f"line {row.line}", "no_image_path", f"{self._where(row)}: no image path")
+        if not is_text(row.image):
+            detail = f"{self._where(row)}: {row.image!r} holds what no file name can"
+            return Skip(f"line {row.line}", "invalid_image_path", detail)
+        # A path may be written with the separators of another system: train\0001.jpg.
+        path = find_inside(self.images, row.image.replace("\\", "/"))
+        if path is None:
+            detail = f"{self._where(row)}: {row.image} climbs out of {self.images}"
+            return Skip(row.image, "path_outside_images", detail)
+        return path
+
+    def _find_repeated(self) -> dict[str, Row]:
+        """The first row of each image that has more than one, by a second look at the table."""
+        seen: set[int] = set()
+        repeated: set[int] = set()
+        for image_id, _ in self._identify_rows():
+            key = hash(image_id)
+            (repeated if key in seen else seen).add(key)
+        first: dict[str, Row] = {}
+        for image_id, row in self._identify_rows():
+            if hash(image_id) in repeated:
+                first.setdefault(image_id, row)
+        return first
+
+    def _identify_rows(self) -> Iterator[tuple[str, Row]]:
+        for row in open_table(self.table, self.columns).rows():
+            path = self._find_path(row)
+            if isinstance(path, str):
+                yield path.replace(os.sep, posixpath.sep), row
 
     def _read_split(self, row: Row) -> str:
         if row.split is None:

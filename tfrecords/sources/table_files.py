@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ IMAGE_COLUMNS = ("image", "image_path", "file", "filename", "path")
 UNKNOWN_COLUMNS = ("unknown", "ignored")
 DELIMITERS = (",", ";", "\t")
 _VALUES = {"1": 1, "0": 0, "-1": None, "": None}
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _VALUE_RULE = "expected 1, 0, or blank or -1 for unknown"
 
 
@@ -284,7 +286,7 @@ def is_text(text: str) -> bool:
     >>> is_text("été"), is_text("a\\0b"), is_text("\\ud800")
     (True, False, False)
     """
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return _NO_TEXT.search(text) is None
 
 
 def open_table(path: str, columns: Columns) -> TableFile:
