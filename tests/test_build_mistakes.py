@@ -6,9 +6,15 @@ import pytest
 from drawn_source import SMALL, DrawnSource, draw, read_records
 from PIL import Image
 
+from cnnrnn_tf.data.records import image_batches
+from tfrecords.__main__ import main
+from tfrecords.annotations import Box
 from tfrecords.build import build
+from tfrecords.cli import run_main
 from tfrecords.errors import UserError
+from tfrecords.images import ImageRules
 from tfrecords.sources.table import TableSource
+from tfrecords.verify import verify
 from tfrecords.vocabulary import LabelVocabulary
 
 # ---- images that are left out
@@ -63,6 +69,55 @@ def test_each_bad_image_is_skipped_counted_and_listed_by_its_reason(tmp_path, ph
     }
     assert "8 missing_image" not in manifest.summary()
     assert "1 missing_image" in manifest.summary()
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A table of two photographs, one with a broken table of Huffman codes, though it ends as a JPEG does."""
+    for name, colour in (("good.jpg", "red"), ("damaged.jpg", "blue")):
+        Image.new("RGB", (64, 48), colour).save(tmp_path / name)
+    data = (tmp_path / "damaged.jpg").read_bytes()
+    start = data.index(b"\xff\xc4") + 5
+    (tmp_path / "damaged.jpg").write_bytes(data[:start] + b"\xff" * 16 + data[start + 16 :])
+    (tmp_path / "mine.csv").write_text("image,labels\ngood.jpg,sea\ndamaged.jpg,sky\n")
+    return tmp_path
+
+
+def test_damaged_pixels_are_skipped_where_every_image_is_decoded(damaged, capsys):
+    words = ["build", "table", "--from", str(damaged / "mine.csv"), "--data-dir", str(damaged / "data")]
+    assert main([*words, "--decode"]) == 0
+    assert "skipped: 1 truncated_image" in capsys.readouterr().out
+
+
+def test_damaged_pixels_are_else_found_by_verify_and_told_when_they_are_read(damaged, capsys):
+    words = ["--data-dir", str(damaged / "data")]
+    assert main(["build", "table", "--from", str(damaged / "mine.csv"), *words]) == 0
+    assert main(["verify", "mine", *words]) == 1
+    out = capsys.readouterr().out
+    assert "(damaged.jpg): its image does not decode (truncated_image" in out and "--decode" in out
+
+    def read():
+        for batch in image_batches(damaged / "data" / "mine", "train", 32, 2, "crop"):
+            batch["image"].numpy()
+
+    assert run_main(read) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(
+        "error: an image in the records does not decode: `python -m tfrecords verify NAME`"
+    )
+
+
+def test_images_are_shrunk_where_asked_for_and_boxes_and_areas_with_them(tmp_path):
+    boxes = (Box("sea", 0.25, 0.5, 1.0, 1.0, area=12.0), Box("sky", 0.0, 0.0, 0.5, 0.5))
+    contents = {"train": [draw("a.jpg", "sky", "sea", boxes=boxes)]}  # 8 x 6 px
+    rules = ImageRules(max_side=4, quality=90)
+    manifest = build(DrawnSource(contents), "small", tmp_path, rules=rules, progress=False)
+    assert manifest.source_arguments == {"max_side": 4, "quality": 90}
+    record = read_records(manifest, tmp_path / "small", "train")["a.jpg"]
+    assert (record["image/width"], record["image/height"]) == (4, 3)
+    assert record["image/object/bbox/xmin"].tolist() == [0.25, 0.0]
+    assert record["image/object/area"].tolist() == [3.0, 0.25 * 12]
+    assert verify(tmp_path / "small", progress=False).ok
 
 
 def test_an_image_without_permission_is_skipped(tmp_path):

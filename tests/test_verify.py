@@ -109,7 +109,7 @@ def test_a_shard_that_is_gone_is_found(folder):
     ("change", "problem"),
     [
         (edit(image__encoded=OTHER, image__format="png"), "its image is not the one that was written"),
-        (edit(image__encoded=b"no image"), "its image does not decode: not_an_image"),
+        (edit(image__encoded=b"no image"), "its image does not decode (not_an_image"),
         (edit(image__format="png"), "its format, size or orientation is not that of its image"),
         (edit(image__height=7), "its format, size or orientation is not that of its image"),
         (edit(image__orientation=3), "its format, size or orientation is not that of its image"),

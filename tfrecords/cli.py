@@ -52,7 +52,14 @@ def run_main(run: Callable[[], int | None]) -> int:
             raise
         return _tell(f"{error.filename}: {error.strerror}; choose another place, or mend its permissions")
     except Exception as error:
-        if type(error).__name__ not in _RECORD_ERRORS or "tensorflow" not in type(error).__module__:
+        if "tensorflow" not in type(error).__module__:
+            raise
+        if type(error).__name__ == "InvalidArgumentError" and "jpeg" in str(error).lower():
+            return _tell(
+                "an image in the records does not decode: `python -m tfrecords verify NAME` says which, and "
+                "`python -m tfrecords build ... --decode` leaves it out"
+            )
+        if type(error).__name__ not in _RECORD_ERRORS:
             raise
         reason = getattr(error, "message", str(error)).strip().partition("\n")[0].partition("}} ")
         return _tell(f"records are missing or damaged ({reason[2] or reason[0]}): build the data set again")

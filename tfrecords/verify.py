@@ -148,7 +148,8 @@ def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> It
     try:
         facts = inspect_image(data)
     except ImageProblem as problem:
-        yield f"its image does not decode: {problem.reason} {problem.detail}".rstrip()
+        reason = f"{problem.reason} {problem.detail}".rstrip()
+        yield f"its image does not decode ({reason}); a build with --decode leaves it out"
     else:
         stored = tuple(record[f"image/{key}"] for key in ("format", "height", "width", "orientation"))
         if (facts.format.encode(), facts.height, facts.width, facts.orientation) != stored:
