@@ -5,10 +5,13 @@ Whole commands are measured as a user runs them, in processes of their own.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,21 +22,29 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Measured:
-    """One finished command: seconds by the clock, and the most memory that it held at once, in GiB."""
+    """One finished command: seconds by the clock, and the most memory that it held at once, in GiB.
+
+    `peak_gib` is the operating system's count for the largest process of the command; `total_gib` is the sum
+    over all its processes, each at its own peak, as of the last look, a tenth of a second apart.
+    """
 
     wall_s: float
     peak_gib: float
+    total_gib: float
 
 
 def run(*words: str | Path, cwd: Path = ROOT) -> Measured:
-    """Runs `python WORDS...` with this interpreter and waits for it.
+    """Runs `python WORDS...` with this interpreter and waits for it, see `run_command`."""
+    return run_command(sys.executable, *words, cwd=cwd)
 
-    The memory is the operating system's count for the largest process of the command.
+
+def run_command(*words: str | Path, cwd: Path = ROOT) -> Measured:
+    """Runs a command and waits for it.
 
     Raises:
         SystemExit: the command failed; the end of what it wrote is shown.
     """
-    command = [sys.executable, *map(str, words)]
+    command = [*map(str, words)]
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -43,14 +54,38 @@ def run(*words: str | Path, cwd: Path = ROOT) -> Measured:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        peaks: dict[int, float] = {}
+        ended = threading.Event()
+        watch = threading.Thread(target=_watch_memory, args=(process.pid, peaks, ended))
+        watch.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - start
+        ended.set()
+        watch.join()
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}:\n{text[-3000:]}")
-    return Measured(wall_s, usage.ru_maxrss / 2**20)
+    return Measured(wall_s, usage.ru_maxrss / 2**20, sum(peaks.values()))
+
+
+def _watch_memory(pid: int, peaks: dict[int, float], ended: threading.Event) -> None:
+    """Keeps in `peaks` the highest resident set of each process of a tree, in GiB, until `ended`."""
+    while not ended.wait(0.1):
+        for each in _find_tree(pid):
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{each}/status").read_text(encoding="utf-8")
+                found = re.search(r"VmHWM:\s+(\d+) kB", status)
+                if found:
+                    peaks[each] = int(found[1]) / 2**20
+
+
+def _find_tree(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+        return [pid, *(each for child in children for each in _find_tree(int(child)))]
+    return []
 
 
 class Targets:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfrecords.errors import UserError
 from tfrecords.framing import find_records, frame_record
-from tfrecords.schema import FIELDS, encode, parse
+from tfrecords.schema import FIELDS, encode, encode_parts, parse
 
 SCALARS = {
     "image/encoded": b"\xff\xd8\x00bytes",
@@ -106,13 +106,25 @@ def test_the_bytes_of_a_record_are_those_of_tensorflows_own_message():
         assert encode(values) == example.SerializeToString(deterministic=True)
 
 
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 16_000, 16_383, 16_384, 2_097_151, 2_097_152])
+def test_an_image_of_any_size_is_passed_on_uncopied_in_a_record_that_parses(size):
+    image = bytes(size)
+    before, middle, behind = encode_parts(SCALARS | LISTS | {"image/encoded": image})
+    assert middle is image
+    whole = before + middle + behind
+    example = tf.train.Example.FromString(whole)
+    assert example.features.feature["image/encoded"].bytes_list.value == [image]
+    assert example.SerializeToString(deterministic=True) == whole
+
+
 def test_a_file_of_framed_records_is_that_of_tensorflows_own_writer(tmp_path):
     records = [b"", b"a", bytes(range(256)) * 500, encode(SCALARS | LISTS)]
     with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
         for record in records:
             writer.write(record)
     theirs = (tmp_path / "theirs").read_bytes()
-    assert b"".join(map(frame_record, records)) == theirs
+    assert b"".join(part for record in records for part in frame_record(record)) == theirs
+    assert b"".join(part for record in records for part in frame_record(record[:9], record[9:])) == theirs
     assert [theirs[start:stop] for start, stop in find_records(tmp_path / "theirs")] == records
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfrecords.errors import UserError, nearest
-from tfrecords.example import example_class
+from tfrecords.example import features_class
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -51,6 +51,16 @@ FIELDS: dict[str, Field] = {
 }
 
 
+_IMAGE = "image/encoded"
+_SCALARS = tuple(key for key, field in FIELDS.items() if not field.is_list)
+_BEFORE_IMAGE = tuple(key for key in FIELDS if key < _IMAGE)
+_BEHIND_IMAGE = tuple(key for key in FIELDS if key > _IMAGE)
+# Protobuf's tags of the first and the second field of a message, of bytes whose length follows.
+_FEATURES = _ENTRY = _LIST = b"\x0a"
+_VALUE = b"\x12"
+_IMAGE_KEY = _ENTRY + bytes([len(_IMAGE)]) + _IMAGE.encode()
+
+
 def encode(values: Mapping[str, Any]) -> bytes:
     """The serialised record of `values` (key of `FIELDS` -> scalar or sequence).
 
@@ -59,15 +69,28 @@ def encode(values: Mapping[str, Any]) -> bytes:
     Raises:
         UserError: a key is not in `FIELDS`, or a scalar is missing.
     """
+    return b"".join(encode_parts(values))
+
+
+def encode_parts(values: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
+    """The three parts of `encode`: what comes before the image, the image as it was given, what comes behind.
+
+    An image is many times as large as all else: a writer that takes the parts copies none of it.
+    """
     _check_keys(values)
-    missing = [key for key, field in FIELDS.items() if not field.is_list and key not in values]
+    missing = [key for key in _SCALARS if key not in values]
     if missing:
         raise UserError(f"a record needs {', '.join(missing)}: every scalar of schema.FIELDS must be given")
-    example = example_class()()
-    features = example.features.feature
-    for key, field in FIELDS.items():
-        _set_feature(features[key], field, values.get(key, ()))
-    return example.SerializeToString(deterministic=True)
+    image = values[_IMAGE]
+    # A map is a repeated entry, sorted by its keys, so that the parts of one may be written one by one.
+    before = _encode_features(_BEFORE_IMAGE, values)
+    behind = _encode_features(_BEHIND_IMAGE, values)
+    value = _LIST + _encode_length(len(image))  # BytesList.value
+    feature = _LIST + _encode_length(len(value) + len(image)) + value  # Feature.bytes_list
+    entry = _IMAGE_KEY + _VALUE + _encode_length(len(feature) + len(image)) + feature
+    before += _ENTRY + _encode_length(len(entry) + len(image)) + entry
+    size = len(before) + len(image) + len(behind)
+    return _FEATURES + _encode_length(size) + before, image, behind
 
 
 def parse(serialized: tf.Tensor, keys: Iterable[str] | None = None) -> dict[str, tf.Tensor]:
@@ -95,6 +118,24 @@ def _parsing_spec(field: Field):
     if field.is_list:
         return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
     return tf.io.FixedLenFeature([], dtype)
+
+
+def _encode_features(keys: Iterable[str], values: Mapping[str, Any]) -> bytes:
+    """Serialised `Features` of a part of the keys."""
+    features = features_class()()
+    for key in keys:
+        _set_feature(features.feature[key], FIELDS[key], values.get(key, ()))
+    return features.SerializeToString(deterministic=True)
+
+
+def _encode_length(number: int) -> bytes:
+    """A protobuf varint."""
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 def _set_feature(feature, field: Field, value) -> None:

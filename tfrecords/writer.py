@@ -21,7 +21,7 @@ from tfrecords.framing import frame_record
 from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage, prepare_image
 from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
 from tfrecords.pool import run_tasks
-from tfrecords.schema import FIELDS, encode
+from tfrecords.schema import FIELDS, encode_parts
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
@@ -172,11 +172,11 @@ def _make_records(
     written: list[Annotation],
     skips: list[Skip],
     on_images: Callable[[int], object],
-) -> Iterator[bytes]:
-    """The records of a shard; what became one is added to `written`, what did not to `skips`."""
+) -> Iterator[tuple[bytes, ...]]:
+    """The records of a shard, in parts; what became one is added to `written`, what did not to `skips`."""
     for annotation in annotations:
         try:
-            record = encode(_make_record(task, annotation))
+            record = encode_parts(_make_record(task, annotation))
         except ImageProblem as problem:
             skips.append(Skip(annotation.image_id, problem.reason, problem.detail))
         else:
@@ -185,14 +185,14 @@ def _make_records(
         on_images(1)
 
 
-def _write_file(path: Path, records: Iterable[bytes]) -> str:
+def _write_file(path: Path, records: Iterable[tuple[bytes, ...]]) -> str:
     """Writes a TFRecord file and returns its SHA-256, which is taken on the way."""
     digest = hashlib.sha256()
     with path.open("wb", buffering=_BUFFER_BYTES) as file:
         for record in records:
-            framed = frame_record(record)
-            file.write(framed)
-            digest.update(framed)
+            for part in frame_record(*record):
+                file.write(part)
+                digest.update(part)
     return digest.hexdigest()
 
 
