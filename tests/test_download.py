@@ -17,9 +17,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import test_coco_source
+import test_voc_source
 
+from tfrecords.__main__ import main
 from tfrecords.download import PAUSES_S, Archive, download, fetch, is_unpacked, unpack
 from tfrecords.errors import UserError
+from tfrecords.manifest import Manifest
+from tfrecords.sources import coco, voc
+
+devkit = test_voc_source.devkit
+coco_root = test_coco_source.root
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 
@@ -145,6 +153,28 @@ def pack_zip(members):
                 item.external_attr = mode << 16
             archive.writestr(item, content)
     return file.getvalue()
+
+
+def pack_folder(folder, pack, prefix=""):
+    return pack({prefix + name: (folder / name).read_bytes() for name in sorted(list_files(folder))})
+
+
+# ---- the archives that are known
+
+
+@pytest.mark.parametrize(
+    ("archives", "sizes"),
+    [
+        (voc.ARCHIVES, {"VOCtrainval_06-Nov-2007.tar": 460032000, "VOCtest_06-Nov-2007.tar": 451020800}),
+        (coco.ANNOTATION_ARCHIVES, {"annotations_trainval2014.zip": 252872794}),
+        (coco.IMAGE_ARCHIVES, {"train2014.zip": 13510573713, "val2014.zip": 6645013297}),
+    ],
+)
+def test_each_known_archive_has_its_name_size_and_sha256(archives, sizes):
+    assert {archive.name: archive.size for archive in archives} == sizes
+    for archive in archives:
+        assert archive.url.startswith("http://") and re.fullmatch("[0-9a-f]{64}", archive.sha256)
+    assert len({archive.sha256 for archive in archives}) == len(archives)
 
 
 # ---- what is fetched
@@ -583,3 +613,89 @@ def test_ctrl_c_says_how_to_go_on(owners, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="run the same command again to go on"):
         download([serve(owners, "a.tar")], tmp_path)
     assert (tmp_path / "a.tar.part").read_bytes() == CONTENT[:4000]
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def voc_owners(owners, devkit, monkeypatch):
+    """The devkit's files in two archives, as their owners have them: each image and class file in its own."""
+    members = {"trainval": {}, "test": {}}
+    for name in sorted(list_files(devkit)):
+        word = "test" if Path(name).stem.split("_")[-1] in ("000001", "000002", "test") else "trainval"
+        members[word][f"VOCdevkit/{name}"] = (devkit / name).read_bytes()
+    archives = tuple(
+        serve(owners, f"VOC{word}_06-Nov-2007.tar", pack_tar(files), top="VOCdevkit")
+        for word, files in members.items()
+    )
+    monkeypatch.setattr("tfrecords.sources.voc.ARCHIVES", archives)
+    return owners
+
+
+@pytest.mark.parametrize("inner", ["", "VOC2007"])
+def test_voc_is_fetched_unpacked_and_built_and_a_second_run_fetches_nothing(
+    voc_owners, devkit, tmp_path, capsys, inner
+):
+    folder = tmp_path / "mine"
+    command = ["build", "voc2007", "--from", str(folder / inner), "--data-dir", str(tmp_path / "data")]
+    assert main([*command, "--download"]) == 0
+    err = capsys.readouterr().err
+    assert f"fetching {voc_owners.url}/of/VOCtest_06-Nov-2007.tar (0.00 GB) to {folder}\n" in err
+    assert {name: (folder / name).read_bytes() for name in list_files(devkit)} == {
+        name: (devkit / name).read_bytes() for name in list_files(devkit)
+    }
+    markers = {".VOCtrainval_06-Nov-2007.tar.unpacked", ".VOCtest_06-Nov-2007.tar.unpacked"}
+    assert list_files(folder) == list_files(devkit) | markers
+    manifest = Manifest.load(tmp_path / "data" / "voc2007")
+    assert {name: split.num_images for name, split in manifest.splits.items()} == {"train": 3, "test": 2}
+    assert len(voc_owners.asked) == 2
+    assert main([*command, "--download", "--overwrite"]) == 0
+    assert len(voc_owners.asked) == 2
+    assert "VOCtest_06-Nov-2007.tar is unpacked in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_coco_is_fetched_and_its_images_go_to_their_own_folder(
+    owners, coco_root, tmp_path, monkeypatch, apart
+):
+    annotations = serve(
+        owners,
+        "annotations_trainval2014.zip",
+        pack_folder(coco_root / "annotations", pack_zip, "annotations/"),
+    )
+    images = tuple(
+        serve(owners, f"{word}.zip", pack_folder(coco_root / word, pack_zip, f"{word}/"))
+        for word in ("train2014", "val2014")
+    )
+    monkeypatch.setattr("tfrecords.sources.coco.ANNOTATION_ARCHIVES", (annotations,))
+    monkeypatch.setattr("tfrecords.sources.coco.IMAGE_ARCHIVES", images)
+    folder = tmp_path / "mine"
+    images_folder = tmp_path / "photos" if apart else folder
+    command = ["build", "coco2014", "--from", str(folder), "--data-dir", str(tmp_path / "data"), "--download"]
+    command += ["--images", str(images_folder)] if apart else []
+    assert main(command) == 0
+    assert (folder / "annotations" / "instances_val2014.json").is_file()
+    assert len(list((images_folder / "train2014").glob("*.jpg"))) == 3
+    assert (folder / "train2014").exists() != apart
+    assert Manifest.load(tmp_path / "data" / "coco2014").splits["train"].num_images == 3
+
+
+def test_what_cannot_be_had_is_one_line_and_status_2(voc_owners, tmp_path, capsys):
+    voc_owners.files.clear()
+    command = ["build", "voc2007", "--from", str(tmp_path / "mine"), "--data-dir", str(tmp_path / "data")]
+    assert main([*command, "--download"]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    name = "VOCtrainval_06-Nov-2007.tar"
+    assert line == (
+        f"error: {voc_owners.url}/of/{name}: HTTP 404 Not Found: get {name} from elsewhere, put it into "
+        f"{tmp_path / 'mine'} and run the same command again"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("source", ["voc2007", "coco2014"])
+def test_without_the_flag_nothing_is_fetched_and_the_error_names_it(voc_owners, tmp_path, capsys, source):
+    assert main(["build", source, "--from", str(tmp_path / "mine")]) == 2
+    assert "--download" in capsys.readouterr().err
+    assert voc_owners.asked == [] and not (tmp_path / "mine").exists()

@@ -2,6 +2,7 @@
 
 python -m tfrecords build demo
 python -m tfrecords build nuswide81 --from NUS-WIDE --images NUS-WIDE/Flickr
+python -m tfrecords build voc2007 --from VOCdevkit --download
 python -m tfrecords build table --from labels.csv --images photos --name scenes
 python -m tfrecords report scenes
 python -m tfrecords verify scenes
@@ -109,10 +110,16 @@ class BuildCoco2014(BuildOptions):
     """Folder that holds annotations/instances_train2014.json."""
     images: Path | None = None
     """Folder that holds train2014 and val2014; the same by default."""
+    download: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """First fetch, unpack and remove the owners' archives (20.4 GB); what is there already is not fetched."""
     name: str = "coco2014"
     """Name of the data set."""
 
     def make_source(self) -> Source:
+        if self.download:
+            from tfrecords.sources.coco import Coco2014
+
+            Coco2014.download(self.root, self.images)
         return make_source("coco2014", root=self.root, images=self.images)
 
 
@@ -122,10 +129,16 @@ class BuildVoc2007(BuildOptions):
 
     root: _From = tyro.MISSING
     """The VOCdevkit that both archives were unpacked to."""
+    download: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """First fetch, unpack and remove the owners' archives (0.9 GB); what is there already is not fetched."""
     name: str = "voc2007"
     """Name of the data set."""
 
     def make_source(self) -> Source:
+        if self.download:
+            from tfrecords.sources.voc import Voc2007
+
+            Voc2007.download(self.root)
         return make_source("voc2007", root=self.root)
 
 

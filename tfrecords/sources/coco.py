@@ -1,6 +1,6 @@
 """MS-COCO 2014 as its owners ship it enters: instances and two folders of images; annotations leave.
 
-    python -m tfrecords build coco2014 --from COCO
+    python -m tfrecords build coco2014 --from COCO --download
 
 train2014 is for training and val2014 for testing, as in the paper. An image has a label if one of its
 objects, a crowd included, is of that category. Lin et al., Microsoft COCO, ECCV 2014.
@@ -15,9 +15,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Box, Skip
+from tfrecords.download import Archive, download
 from tfrecords.errors import UserError
 from tfrecords.sources.base import Source, join_inside
 
+ANNOTATION_ARCHIVES = (
+    Archive(
+        "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+        252_872_794,
+        "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    ),
+)
+IMAGE_ARCHIVES = (
+    Archive(
+        "http://images.cocodataset.org/zips/train2014.zip",
+        13_510_573_713,
+        "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+    ),
+    Archive(
+        "http://images.cocodataset.org/zips/val2014.zip",
+        6_645_013_297,
+        "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+    ),
+)
 _WORDS = {"train": "train2014", "test": "val2014"}  # split here -> word in the owners' file names
 
 
@@ -39,13 +59,27 @@ class Coco2014(Source):
             if not self._annotation_file(split).is_file():
                 raise UserError(
                     f"{self._annotation_file(split)}: no such file: give the folder that "
-                    "annotations_trainval2014.zip was unpacked in with --from"
+                    "annotations_trainval2014.zip was unpacked in with --from, or fetch it with --download"
                 )
             if not os.path.isdir(os.path.join(self.images, word)):
                 raise UserError(
                     f"{os.path.join(self.images, word)}: no such folder of images: give the folder that "
-                    "train2014.zip and val2014.zip were unpacked in with --images"
+                    "train2014.zip and val2014.zip were unpacked in with --images, or fetch them with "
+                    "--download"
                 )
+
+    @staticmethod
+    def download(root: str | Path, images: str | Path | None = None, *, progress: bool = True) -> None:
+        """Fetches what is missing of the owners' archives and unpacks it, for a source of the same arguments.
+
+        Raises:
+            UserError: as `tfrecords.download.download` does.
+        """
+        if images is None or os.path.abspath(images) == os.path.abspath(root):
+            download(ANNOTATION_ARCHIVES + IMAGE_ARCHIVES, root, progress=progress)
+        else:
+            download(ANNOTATION_ARCHIVES, root, progress=progress)
+            download(IMAGE_ARCHIVES, images, progress=progress)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(_WORDS)

@@ -1,6 +1,6 @@
 """PASCAL VOC 2007 as its owners ship it enters: XML annotations and class files; annotations leave.
 
-    python -m tfrecords build voc2007 --from VOCdevkit
+    python -m tfrecords build voc2007 --from VOCdevkit --download
 
 The archives of trainval and test unpack over each other, into `VOCdevkit/VOC2007`. An object marked
 *difficult* does not count: a class of which an image has difficult objects alone is unknown there, as the
@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tfrecords.annotations import Annotation, Box, Skip
+from tfrecords.download import Archive, download
 from tfrecords.errors import UserError, nearest
 from tfrecords.sources.base import Source
 
@@ -22,6 +23,20 @@ CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train"),
     "tvmonitor",
+)
+ARCHIVES = (
+    Archive(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
+        460_032_000,
+        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+        top="VOCdevkit",
+    ),
+    Archive(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar",
+        451_020_800,
+        "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+        top="VOCdevkit",
+    ),
 )
 _WORDS = {"train": "trainval", "test": "test"}  # split here -> word in the owners' file names
 _PRESENT, _DIFFICULT, _ABSENT = "1", "0", "-1"
@@ -45,8 +60,20 @@ class Voc2007(Source):
         if not (Path(self.root) / "ImageSets" / "Main").is_dir():
             raise UserError(
                 f"{root}: no VOC2007/ImageSets/Main in it: give the VOCdevkit that the archives "
-                "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar unpack to with --from"
+                "VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar unpack to with --from, or fetch "
+                "them with --download"
             )
+
+    @staticmethod
+    def download(root: str | Path, *, progress: bool = True) -> None:
+        """Fetches what is missing of the owners' archives and unpacks it, for a source of the same `root`.
+
+        Raises:
+            UserError: as `tfrecords.download.download` does.
+        """
+        root = Path(root)
+        is_inner = os.path.basename(os.path.abspath(root)) == "VOC2007"
+        download(ARCHIVES, Path(os.path.abspath(root)).parent if is_inner else root, progress=progress)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(_WORDS)
