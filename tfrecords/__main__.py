@@ -240,8 +240,9 @@ def _run(args: list[str] | None) -> int | None:
 
 
 def _build(options: BuildOptions) -> None:
-    from tfrecords.build import build
+    from tfrecords.build import build, check_target
 
+    check_target(options.name, options.data_dir, options.overwrite)  # before hours of a download
     manifest = build(
         options.make_source(),
         options.name,

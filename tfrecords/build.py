@@ -56,9 +56,7 @@ def build(
         UserError: the data set exists, the source is at odds with itself, fewer than two labels or an empty
             split came out, the disk refuses, or `strict` and an image was skipped.
     """
-    _check_name(name)
-    target = Path(data_dir) / name
-    _refuse_existing(target, overwrite)
+    target = check_target(name, data_dir, overwrite)
     try:
         with _appearing_folder(target, overwrite) as folder:
             counts: Counter[str] = Counter()
@@ -81,6 +79,18 @@ def build(
     except OSError as error:
         raise UserError(f"cannot write {target}: {error}") from None
     return manifest
+
+
+def check_target(name: str, data_dir: str | Path, overwrite: bool = False) -> Path:
+    """The folder that a data set is to be built in; worth a look before anything else is done.
+
+    Raises:
+        UserError: there is one already, or `name` cannot name one.
+    """
+    _check_name(name)
+    target = Path(data_dir) / name
+    _refuse_existing(target, overwrite)
+    return target
 
 
 def _count_labels(

@@ -77,4 +77,4 @@ def join_inside(root: str, path: str) -> str | None:
     'photos/a/b.jpg'
     """
     relative = find_inside(root, path)
-    return None if relative is None else os.path.join(root, relative)
+    return None if relative is None else os.path.normpath(os.path.join(root, relative))
