@@ -83,7 +83,7 @@ MISTAKES = [
     ("build demo --num-train 0", "error: "),
     ("build table", "missing --from; see `python -m tfrecords build table --help`"),
     ("build table --from nope.csv", "cannot read the table nope.csv: No such file or directory"),
-    ("build table --from labels.csv --images nowhere", "nowhere: no such folder of images"),
+    ("build table --from labels.csv --images nowhere", "nowhere: no such folder or archive of images"),
     ("build table --from labels.csv --labels-column tags", "--labels-column tags: no such column"),
     ("build table --from labels.csv --label-separator ,", "error: "),
     ("build table --from labels.csv --name a/b", "'a/b' cannot name a data set"),

@@ -349,7 +349,9 @@ def test_a_table_or_a_folder_that_is_not_there_is_told(tmp_path):
         TableSource(tmp_path / "nope.csv").splits()
     with pytest.raises(UserError, match=r"cannot read the table .*: Is a directory"):
         TableSource(tmp_path).splits()
-    with pytest.raises(UserError, match=r"nowhere: no such folder of images: give it with --images"):
+    with pytest.raises(
+        UserError, match=r"nowhere: no such folder or archive of images: give it with --images"
+    ):
         TableSource(tmp_path / "nope.csv", tmp_path / "nowhere")
 
 

@@ -149,7 +149,7 @@ class BuildTable(BuildOptions):
     table: Annotated[Path, tyro.conf.arg(name="from", metavar="TABLE")] = tyro.MISSING
     """The table: labels joined in one column, or one column a label (1, 0, blank or -1 for unknown)."""
     images: Path | None = None
-    """Folder that the image paths start from; the table's own folder by default."""
+    """Folder that the image paths start from, or a .zip or .tar; the table's own folder by default."""
     name: str | None = None
     """Name of the data set; the table's file name without its suffix by default."""
     image_column: str | None = None

@@ -211,17 +211,10 @@ def _make_key(task: ShardTask, annotations: Sequence[Annotation]) -> str:
         digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
     for annotation in annotations:
         truth = annotation.labels, annotation.ignored, annotation.boxes
-        line = f"{annotation.image_id!r} {annotation.image_path!r} {truth!r} {_stat_image(annotation)}\n"
+        stamp = task.source.stamp_image(annotation)
+        line = f"{annotation.image_id!r} {annotation.image_path!r} {truth!r} {stamp}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _stat_image(annotation: Annotation) -> tuple[int, int] | None:
-    try:
-        facts = os.stat(annotation.image_path) if annotation.image_path is not None else None
-    except OSError:
-        return None
-    return facts and (facts.st_size, facts.st_mtime_ns)
 
 
 def _result_path(shard: Path) -> Path:

@@ -40,6 +40,10 @@ class Source(ABC):
         with open(annotation.image_path, "rb", buffering=0) as file:
             return file.read()
 
+    def stamp_image(self, annotation: Annotation) -> tuple[int, int] | None:
+        """What changes when the image does: the size and time of change of its file; None without a file."""
+        return None if annotation.image_path is None else stamp_file(annotation.image_path)
+
     def arguments(self) -> dict:
         """What makes this data set what it is, as JSON, for the manifest; no absolute path of a machine."""
         return {}
@@ -51,6 +55,15 @@ class Source(ABC):
     def reference_rows(self) -> list[dict]:
         """Scores known to be reachable, such as `{"name": "best set", "O-F1": 0.9}`, for the manifest."""
         return []
+
+
+def stamp_file(path: str) -> tuple[int, int] | None:
+    """The size of a file and its time of change in ns; None where it cannot be had."""
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return facts.st_size, facts.st_mtime_ns
 
 
 def find_inside(root: str, path: str) -> str | None:

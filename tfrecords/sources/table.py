@@ -16,7 +16,8 @@ from pathlib import Path
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError
 from tfrecords.manifest import SPLITS
-from tfrecords.sources.base import Source, find_inside
+from tfrecords.sources.archives import open_archive, split_archive
+from tfrecords.sources.base import Source, find_inside, stamp_file
 from tfrecords.sources.table_files import Columns, Row, is_text, open_table
 
 SPLIT_OF_WORD = {
@@ -35,8 +36,9 @@ class TableSource(Source):
 
     Args:
         table: a CSV (comma, semicolon or tab; UTF-8) or, by its suffix .jsonl or .ndjson, a JSONL file.
-        images: the folder that the table's image paths start from; the table's own folder by default. A path
-            that climbs out of it is skipped as `path_outside_images`.
+        images: the folder that the table's image paths start from, which may be a .zip or .tar, or a folder
+            in one; the table's own folder by default. A path that climbs out of it is skipped as
+            `path_outside_images`.
         image_column: by default the first of `image`, `image_path`, `file`, `filename`, `path`.
         labels_column: the column of joined labels; by default `labels` where there is one, else every column
             that is left over is a label.
@@ -67,8 +69,11 @@ class TableSource(Source):
         )
         self._splits: tuple[str, ...] | None = None
         self._label_names: tuple[str, ...] | None = None
-        if not os.path.isdir(self.images):
-            raise UserError(f"{self.images}: no such folder of images: give it with --images")
+        self.archive = split_archive(self.images)
+        if self.archive is not None:
+            open_archive(self.archive[0])
+        elif not os.path.isdir(self.images):
+            raise UserError(f"{self.images}: no such folder or archive of images: give it with --images")
 
     def splits(self) -> tuple[str, ...]:
         self._read_once()
@@ -91,6 +96,15 @@ class TableSource(Source):
     def label_names(self) -> tuple[str, ...] | None:
         self._read_once()
         return self._label_names
+
+    def read_image(self, annotation: Annotation) -> bytes:
+        if self.archive is None:
+            return super().read_image(annotation)
+        path, folder = self.archive
+        return open_archive(path).read(os.path.join(folder, os.path.normpath(annotation.image_id)))
+
+    def stamp_image(self, annotation: Annotation) -> tuple[int, int] | None:
+        return super().stamp_image(annotation) if self.archive is None else stamp_file(self.archive[0])
 
     def arguments(self) -> dict:
         given = {key: value for key, value in vars(self.columns).items() if value}
