@@ -66,13 +66,16 @@ class TarArchive(ImageArchive):
 
     def __init__(self, path: str):
         super().__init__(path)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - until `__del__`
         self._places: dict[str, tuple[int, int] | None] = {}  # start and size; None for what is no file
         with tarfile.open(path, "r:") as archive:
             for info in archive:
                 place = (info.offset_data, info.size) if info.isreg() else None
                 self._places[os.path.normpath(info.name)] = place
                 archive.members.clear()  # which it would keep
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - for as long as the process reads from it
+
+    def __del__(self) -> None:
+        self._file.close()
 
     def read(self, name: str) -> bytes:
         if name not in self._places:
