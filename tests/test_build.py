@@ -148,7 +148,7 @@ def test_shards_are_even_and_the_manifest_knows_their_bytes(tmp_path):
     assert [len(task.annotations) for task in tasks] == [3, 3, 4]
     assert [task.path.name for task in tasks] == [f"train-0000{i}-of-00003.tfrecord" for i in range(3)]
     counted = []
-    results = write_shards(tasks, workers=1, on_images=counted.append)
+    results = write_shards(1, tasks, counted.append)
     assert sum(counted) == 10
     assert sorted(tmp_path.glob("*.tfrecord")) == [task.path for task in tasks]
     assert not list(tmp_path.glob("*.partial"))

@@ -14,7 +14,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -24,6 +24,9 @@ from tfrecords.images import ImageRules
 from tfrecords.manifest import Manifest
 from tfrecords.sources import make_source
 from tfrecords.sources.base import Source
+
+if TYPE_CHECKING:
+    from tfrecords.build import ShardWriter
 
 PROG = "python -m tfrecords"
 
@@ -46,6 +49,12 @@ class BuildOptions:
     """Of the JPEGs that --max-side makes, 1 to 100 (default 95); without it, every image becomes one."""
     decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Decode every image, to skip those whose pixels are damaged and not only cut off; ten times slower."""
+    runner: str | None = None
+    """Build by Apache Beam on this runner, such as DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
+    beam_options: str = ""
+    """Further options of Beam's for --runner, in one text: "--project=P --region=R"."""
+    staging: str | None = None
+    """For --runner: a folder or URL that this machine and all workers reach; by default in DATA_DIR."""
 
     def make_source(self) -> Source:
         """The source that the flags describe."""
@@ -69,6 +78,7 @@ class BuildDemo(BuildOptions):
         return make_source("demo", seed=self.seed, num_train=self.num_train, num_test=self.num_test)
 
 
+_Images = Annotated[str | None, tyro.conf.arg(metavar="FOLDER|URL")]
 _From = Annotated[Path, tyro.conf.arg(name="from", metavar="FOLDER")]
 
 
@@ -78,7 +88,7 @@ class BuildNusWide81(BuildOptions):
 
     root: _From = tyro.MISSING
     """Folder that holds ImageList, ConceptsList and Groundtruth."""
-    images: Path | None = None
+    images: _Images = None
     """Folder that the names of the image lists start from; Flickr in the other folder by default."""
     untagged: Literal["drop", "keep"] = "drop"
     """Images without any label: drop them, as the paper's protocol does, or keep them."""
@@ -108,7 +118,7 @@ class BuildCoco2014(BuildOptions):
 
     root: _From = tyro.MISSING
     """Folder that holds annotations/instances_train2014.json."""
-    images: Path | None = None
+    images: _Images = None
     """Folder that holds train2014 and val2014; the same by default."""
     download: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """First fetch, unpack and remove the owners' archives (20.4 GB); what is there already is not fetched."""
@@ -148,7 +158,7 @@ class BuildTable(BuildOptions):
 
     table: Annotated[Path, tyro.conf.arg(name="from", metavar="TABLE")] = tyro.MISSING
     """The table: labels joined in one column, or one column a label (1, 0, blank or -1 for unknown)."""
-    images: Path | None = None
+    images: _Images = None
     """Folder that the image paths start from, or a .zip or .tar; the table's own folder by default."""
     name: str | None = None
     """Name of the data set; the table's file name without its suffix by default."""
@@ -251,8 +261,20 @@ def _build(options: BuildOptions) -> None:
         overwrite=options.overwrite,
         strict=options.strict,
         rules=ImageRules(options.max_side, options.quality, options.decode),
+        write=_make_writer(options),
     )
     _print_summary(manifest, options.data_dir)
+
+
+def _make_writer(options: BuildOptions) -> ShardWriter | None:
+    if options.runner is None:
+        for flag, value in (("--beam-options", options.beam_options), ("--staging", options.staging)):
+            if value:
+                raise UserError(f"{flag} is for a build by Apache Beam: name its --runner, too")
+        return None
+    from tfrecords.beam import BeamWriter
+
+    return BeamWriter(options.runner, options.beam_options, options.staging, options.workers)
 
 
 def _print_summary(manifest: Manifest, data_dir: Path) -> None:

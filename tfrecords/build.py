@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tfrecords import vocabulary as vocabularies
@@ -21,9 +22,11 @@ from tfrecords.manifest import SPLITS, Holdout, Manifest, Split
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
-from tfrecords.writer import RESULT_SUFFIX, ShardResult, plan_shards, write_shards
+from tfrecords.writer import RESULT_SUFFIX, ShardResult, ShardTask, plan_shards, write_shards
 
 SKIPPED_FILE_NAME = "skipped.csv"
+ShardWriter = Callable[[Sequence[ShardTask], Callable[[int], object]], list[ShardResult]]
+"""Runs tasks and returns their results in the same order; calls back with numbers of images."""
 _STORE_FILE_NAME = "annotations.sqlite"
 
 
@@ -36,6 +39,7 @@ def build(
     overwrite: bool = False,
     strict: bool = False,
     rules: ImageRules = ORIGINALS,
+    write: ShardWriter | None = None,
     progress: bool = True,
 ) -> Manifest:
     """Turns `source` into the data set `data_dir/name`.
@@ -50,6 +54,7 @@ def build(
         overwrite: replace a data set of that name.
         strict: refuse the data set if any image has to be skipped; what the user asked to leave out may be.
         rules: how images become what records hold: byte for byte by default.
+        write: what runs the tasks in place of `workers` processes: `tfrecords.beam.BeamWriter`, say.
         progress: show a bar on stderr.
 
     Raises:
@@ -57,6 +62,7 @@ def build(
             split came out, the disk refuses, or `strict` and an image was skipped.
     """
     target = check_target(name, data_dir, overwrite)
+    write = write or partial(write_shards, workers)
     try:
         with _appearing_folder(target, overwrite) as folder:
             counts: Counter[str] = Counter()
@@ -66,7 +72,12 @@ def build(
                 if strict:
                     _refuse_skips(store, splits)
                 vocabulary = _make_vocabulary(source, store, counts, splits)
-                results = _write_records(source, vocabulary, store, splits, folder, rules, workers, progress)
+                tasks = [
+                    task
+                    for split in splits
+                    for task in plan_shards(source, vocabulary, store, split, folder, rules)
+                ]
+                results = _write_records(tasks, write, progress)
                 for result in results:
                     store.add_skips(result.split, result.skips)
                 if strict:
@@ -88,6 +99,10 @@ def check_target(name: str, data_dir: str | Path, overwrite: bool = False) -> Pa
         UserError: there is one already, or `name` cannot name one.
     """
     _check_name(name)
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(data_dir)):
+        raise UserError(
+            f"--data-dir {data_dir}: a data set is built on a disk of this machine; --staging takes a URL"
+        )
     target = Path(data_dir) / name
     _refuse_existing(target, overwrite)
     return target
@@ -155,24 +170,12 @@ def _explain_few_labels(counts: Mapping[str, int], num_images: int) -> str:
     return f"{found}: a tagger needs two or more; of a table, check the label column and --label-separator"
 
 
-def _write_records(
-    source: Source,
-    vocabulary: LabelVocabulary,
-    store: AnnotationStore,
-    splits: Sequence[str],
-    folder: Path,
-    rules: ImageRules,
-    workers: int | None,
-    progress: bool,
-) -> list[ShardResult]:
+def _write_records(tasks: Sequence[ShardTask], write: ShardWriter, progress: bool) -> list[ShardResult]:
     from tqdm import tqdm
 
-    tasks = [
-        task for split in splits for task in plan_shards(source, vocabulary, store, split, folder, rules)
-    ]
     num_images = sum(len(task.annotations) for task in tasks)
     with tqdm(total=num_images, unit=" images", disable=not progress, dynamic_ncols=True) as bar:
-        return write_shards(tasks, workers, bar.update)
+        return write(tasks, bar.update)
 
 
 def _make_manifest(
@@ -282,7 +285,7 @@ def _appearing_folder(target: Path, overwrite: bool) -> Iterator[Path]:
         yield hidden
         _move_into_place(hidden, target)
     except BaseException as error:
-        if not any(hidden.glob(f"*{RESULT_SUFFIX}")):
+        if not any(hidden.rglob(f"*{RESULT_SUFFIX}")):
             shutil.rmtree(hidden, ignore_errors=True)
             raise
         if isinstance(error, KeyboardInterrupt):
@@ -299,7 +302,9 @@ def _drop_others(folder: Path, manifest: Manifest) -> None:
     """Removes what is no part of the data set: kept results, and what an earlier build left."""
     shards = {shard.file for split in manifest.splits.values() for shard in split.shards}
     for path in folder.iterdir():
-        if path.name not in {*shards, vocabularies.FILE_NAME, SKIPPED_FILE_NAME, MANIFEST_FILE_NAME}:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in {*shards, vocabularies.FILE_NAME, SKIPPED_FILE_NAME, MANIFEST_FILE_NAME}:
             path.unlink()
 
 

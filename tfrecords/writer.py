@@ -12,7 +12,7 @@ import math
 import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -78,6 +78,16 @@ class ShardResult:
     max_labels_per_image: int
     skips: tuple[Skip, ...]
 
+    def to_json(self) -> dict:
+        """A plain dictionary for `json.dump`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict) -> ShardResult:
+        """The result of `to_json`. Raises: KeyError or TypeError, where it is none."""
+        shard, skips = Shard(**content["shard"]), tuple(Skip(**skip) for skip in content["skips"])
+        return cls(**{**content, "shard": shard, "skips": skips})
+
 
 def plan_shards(
     source: Source,
@@ -108,8 +118,8 @@ def plan_shards(
 
 
 def write_shards(
-    tasks: Sequence[ShardTask],
     workers: int | None,
+    tasks: Sequence[ShardTask],
     on_images: Callable[[int], object] = lambda num_images: None,
 ) -> list[ShardResult]:
     """Runs `tasks` in a pool of processes; the results come in the order of the tasks.
@@ -135,8 +145,8 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         OSError: the shard cannot be written.
     """
     annotations = list(task.annotations)
-    key = _make_key(task, annotations)
-    kept = _read_result(task.path, key)
+    key = make_key(replace(task, annotations=annotations))
+    kept = find_kept(task.path, key)
     if kept is not None:
         on_images(len(annotations))
         return kept
@@ -160,10 +170,54 @@ def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num
         max_labels_per_image=max(num_labels, default=0),
         skips=tuple(skips),
     )
-    may_be_mended = any(skip.reason == _UNREADABLE for skip in skips)  # without a trace
-    if written and not may_be_mended:
-        _keep_result(task.path, key, result)
+    keep_result(task.path, key, result)
     return result
+
+
+def find_kept(shard: Path, key: str) -> ShardResult | None:
+    """What an earlier build kept of a shard; None where there is nothing, or something of another key."""
+    try:
+        content = json.loads(_result_path(shard).read_text(encoding="utf-8"))
+        result = ShardResult.from_json(content["result"])
+        if content["key"] != key:
+            return None
+        if _hash_file(shard) != result.shard.sha256:  # the power failed before all was on the disk
+            return None
+        return result
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def keep_result(shard: Path, key: str, result: ShardResult) -> None:
+    """Keeps what was written for a later build, unless it might be better then.
+
+    A shard is worth nothing without records; and a file that could not be read may be mended without a trace.
+
+    Args:
+        key: of `make_key`, taken before the first image was read: what changed since is read again.
+    """
+    if result.shard.num_records == 0 or any(skip.reason == _UNREADABLE for skip in result.skips):
+        return
+    content = {"key": key, "result": result.to_json()}
+    partial = shard.with_name(f"{shard.name}.result.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(partial, _result_path(shard))
+
+
+def make_key(task: ShardTask) -> str:
+    """SHA-256 of all that the shard's bytes depend on; for an image file, its size and time of change."""
+    digest = hashlib.sha256()
+    for part in (
+        *(FORMAT_VERSION, FIELDS, version("pillow")),
+        *(task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.rules),
+    ):
+        digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
+    for annotation in task.annotations:
+        truth = annotation.labels, annotation.ignored, annotation.boxes
+        stamp = task.source.stamp_image(annotation)
+        line = f"{annotation.image_id!r} {annotation.image_path!r} {truth!r} {stamp}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _make_records(
@@ -201,47 +255,9 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _make_key(task: ShardTask, annotations: Sequence[Annotation]) -> str:
-    """SHA-256 of all that the shard's bytes depend on; for an image file, its size and time of change."""
-    digest = hashlib.sha256()
-    for part in (
-        *(FORMAT_VERSION, FIELDS, version("pillow")),
-        *(task.source.name, task.source.arguments(), task.vocabulary.fingerprint, task.rules),
-    ):
-        digest.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
-    for annotation in annotations:
-        truth = annotation.labels, annotation.ignored, annotation.boxes
-        stamp = task.source.stamp_image(annotation)
-        line = f"{annotation.image_id!r} {annotation.image_path!r} {truth!r} {stamp}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
 def _result_path(shard: Path) -> Path:
     """Where the result of a shard is kept while its data set is being built."""
     return shard.with_name(shard.name + RESULT_SUFFIX)
-
-
-def _keep_result(shard: Path, key: str, result: ShardResult) -> None:
-    content = {"key": key, **asdict(result)}
-    partial = shard.with_name(f"{shard.name}.result.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, _result_path(shard))
-
-
-def _read_result(shard: Path, key: str) -> ShardResult | None:
-    """What an earlier build kept of this very shard; None where there is nothing, or something else."""
-    try:
-        content = json.loads(_result_path(shard).read_text(encoding="utf-8"))
-        if content.pop("key") != key:
-            return None
-        content["shard"] = Shard(**content["shard"])
-        if _hash_file(shard) != content["shard"].sha256:  # the power failed before all of it was on the disk
-            return None
-        content["skips"] = tuple(Skip(**skip) for skip in content["skips"])
-        return ShardResult(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _make_record(task: ShardTask, annotation: Annotation) -> dict:

@@ -37,8 +37,7 @@ class Source(ABC):
         """The image as its owners' encoded bytes. Raises: OSError where the file cannot be read."""
         if annotation.image_path is None:
             raise NotImplementedError(f"{type(self).__name__} makes its images, so it must define read_image")
-        with open(annotation.image_path, "rb", buffering=0) as file:
-            return file.read()
+        return read_file(annotation.image_path)
 
     def stamp_image(self, annotation: Annotation) -> tuple[int, int] | None:
         """What changes when the image does: the size and time of change of its file; None without a file."""
@@ -55,6 +54,31 @@ class Source(ABC):
     def reference_rows(self) -> list[dict]:
         """Scores known to be reachable, such as `{"name": "best set", "O-F1": 0.9}`, for the manifest."""
         return []
+
+
+def is_url(path: str) -> bool:
+    """Whether `path` names something in an object store, such as `gs://bucket/images`."""
+    return "://" in path
+
+
+def is_folder(path: str) -> bool:
+    """Whether `path` is a folder on the disk, or a URL: what is there is seen when it is read."""
+    return is_url(path) or os.path.isdir(path)
+
+
+def read_file(path: str) -> bytes:
+    """The content of a file on the disk, or, by Apache Beam's file systems, of a URL.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: it is a URL, and Apache Beam is not installed.
+    """
+    if is_url(path):
+        from tfrecords.beam import read_url
+
+        return read_url(path)
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def stamp_file(path: str) -> tuple[int, int] | None:
@@ -90,4 +114,7 @@ def join_inside(root: str, path: str) -> str | None:
     'photos/a/b.jpg'
     """
     relative = find_inside(root, path)
-    return None if relative is None else os.path.normpath(os.path.join(root, relative))
+    if relative is None:
+        return None
+    joined = os.path.join(root, relative)
+    return joined if is_url(root) else os.path.normpath(joined)

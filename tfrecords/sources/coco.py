@@ -17,7 +17,7 @@ from pathlib import Path
 from tfrecords.annotations import Annotation, Box, Skip
 from tfrecords.download import Archive, download
 from tfrecords.errors import UserError
-from tfrecords.sources.base import Source, join_inside
+from tfrecords.sources.base import Source, is_folder, join_inside
 
 ANNOTATION_ARCHIVES = (
     Archive(
@@ -46,7 +46,7 @@ class Coco2014(Source):
 
     Args:
         root: the folder that holds `annotations/instances_{train,val}2014.json`.
-        images: the folder that holds `train2014` and `val2014`; `root` by default.
+        images: the folder that holds `train2014` and `val2014`, or a URL; `root` by default.
     """
 
     name = "coco2014"
@@ -61,7 +61,7 @@ class Coco2014(Source):
                     f"{self._annotation_file(split)}: no such file: give the folder that "
                     "annotations_trainval2014.zip was unpacked in with --from, or fetch it with --download"
                 )
-            if not os.path.isdir(os.path.join(self.images, word)):
+            if not is_folder(os.path.join(self.images, word)):
                 raise UserError(
                     f"{os.path.join(self.images, word)}: no such folder of images: give the folder that "
                     "train2014.zip and val2014.zip were unpacked in with --images, or fetch them with "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError, nearest
-from tfrecords.sources.base import Source, join_inside
+from tfrecords.sources.base import Source, is_folder, join_inside
 from tfrecords.sources.table_files import is_text
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class NusWide81(Source):
 
     Args:
         root: the folder with `ImageList` and the label files, as the archives unpack.
-        images: the folder that the names of the image lists start from; `root/Flickr` by default. Images that
-            are not there (dead links are common) are skipped and counted as `missing_image`.
+        images: the folder, or a URL, that the names of the image lists start from; `root/Flickr` by default.
+            Images that are not there (dead links are common) are skipped and counted as `missing_image`.
         untagged: `drop` skips images without any label, as the paper's protocol does; `keep` keeps them.
     """
 
@@ -54,7 +54,7 @@ class NusWide81(Source):
         self.images = os.fspath(images) if images is not None else os.path.join(self.root, "Flickr")
         self.untagged = untagged
         for folder, flag, what in ((self.root, "--from", "NUS-WIDE"), (self.images, "--images", "images")):
-            if not os.path.isdir(folder):
+            if not is_folder(folder):
                 raise UserError(f"{folder}: no such folder of {what}: give it with {flag}; {OWNERS}")
 
     def splits(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError
 from tfrecords.manifest import SPLITS
 from tfrecords.sources.archives import open_archive, split_archive
-from tfrecords.sources.base import Source, find_inside, stamp_file
+from tfrecords.sources.base import Source, find_inside, is_folder, stamp_file
 from tfrecords.sources.table_files import Columns, Row, is_text, open_table
 
 SPLIT_OF_WORD = {
@@ -37,8 +37,8 @@ class TableSource(Source):
     Args:
         table: a CSV (comma, semicolon or tab; UTF-8) or, by its suffix .jsonl or .ndjson, a JSONL file.
         images: the folder that the table's image paths start from, which may be a .zip or .tar, or a folder
-            in one; the table's own folder by default. A path that climbs out of it is skipped as
-            `path_outside_images`.
+            in one, or a URL; the table's own folder by default. A path that climbs out of it is skipped
+            as `path_outside_images`.
         image_column: by default the first of `image`, `image_path`, `file`, `filename`, `path`.
         labels_column: the column of joined labels; by default `labels` where there is one, else every column
             that is left over is a label.
@@ -72,7 +72,7 @@ class TableSource(Source):
         self.archive = split_archive(self.images)
         if self.archive is not None:
             open_archive(self.archive[0])
-        elif not os.path.isdir(self.images):
+        elif not is_folder(self.images):
             raise UserError(f"{self.images}: no such folder or archive of images: give it with --images")
 
     def splits(self) -> tuple[str, ...]:

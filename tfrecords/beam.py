@@ -1,0 +1,274 @@
+"""Shard tasks enter; their results leave, the shards written by an Apache Beam pipeline (extra `[beam]`).
+
+    python -m tfrecords build coco2014 --from COCO --images gs://bucket/coco --runner DataflowRunner \\
+        --staging gs://bucket/staging --beam-options "--project=P --region=R --temp_location=gs://bucket/tmp"
+
+The same tasks are written by the same function as in a local build, to the same bytes. Labels are read, and
+the data set appears, where the command runs; workers read tasks from the staging folder, read their images,
+and leave the shards there. Both sides must reach that folder: a URL that Beam can open, or a shared disk's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import pickle
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from tfrecords.errors import UserError
+from tfrecords.writer import (
+    RESULT_SUFFIX,
+    ShardResult,
+    ShardTask,
+    find_kept,
+    keep_result,
+    make_key,
+    write_shard,
+)
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class BeamWriter:
+    """Writes shards by a pipeline; see `tfrecords.build.build`.
+
+    Attributes:
+        runner: a name that Beam knows: `DirectRunner`, `FlinkRunner`, `SparkRunner`, `DataflowRunner`...
+        options: further options of Beam's, as on a command line.
+        staging: a folder or URL that this machine and all workers reach; beside the data set by default.
+        workers: number of processes of the DirectRunner, one a core by default; other runners have options.
+    """
+
+    runner: str
+    options: str = ""
+    staging: str | None = None
+    workers: int | None = None
+
+    def __call__(
+        self, tasks: Sequence[ShardTask], on_images: Callable[[int], object] = lambda num_images: None
+    ) -> list[ShardResult]:
+        """Runs `tasks`; the results come in their order.
+
+        Raises:
+            UserError: Beam is not installed, knows no such runner or option, or the pipeline failed.
+            OSError: a shard cannot be written here.
+        """
+        _import_beam()
+        keys = [make_key(task) for task in tasks]
+        results = [find_kept(task.path, key) for task, key in zip(tasks, keys, strict=True)]
+        missing = [i for i, result in enumerate(results) if result is None]
+        on_images(sum(len(tasks[i].annotations) for i in range(len(tasks)) if i not in set(missing)))
+        if missing:
+            folder = self._staging_folder(tasks[0].path.parent)
+            self._run([_stage(tasks[i], keys[i], folder) for i in missing])
+            for i in missing:
+                results[i] = _collect(tasks[i], keys[i], folder)
+                on_images(len(tasks[i].annotations))
+            _remove_folder(folder)
+        return results
+
+    def _staging_folder(self, hidden: Path) -> str:
+        """A folder of its own for each data set, which is built in `hidden`."""
+        if self.staging is None:
+            return str(hidden.absolute() / "staging")
+        return _join(self.staging, hidden.name.strip("."))
+
+    def _run(self, places: Sequence[str]) -> None:
+        import apache_beam as beam
+
+        try:
+            pipeline = beam.Pipeline(options=self._make_options())
+            _ = (
+                pipeline
+                | "Tasks" >> beam.Create(places)
+                | "One by one" >> beam.Reshuffle()  # or a runner may give all of them to one worker
+                | "Write shards" >> beam.Map(_write_staged)
+            )
+            state = pipeline.run().wait_until_finish()
+        except Exception as error:  # of every kind: what a runner raises, it also wraps
+            raise UserError(f"the pipeline failed on {self.runner}: {_find_reason(error)}") from error
+        if state not in (None, "DONE"):
+            raise UserError(f"the pipeline on {self.runner} ended as {state}: see the runner's own log")
+
+    def _make_options(self):
+        from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, WorkerOptions
+
+        try:
+            options = PipelineOptions([*shlex.split(self.options), f"--runner={self.runner}"])
+            direct, workers = options.view_as(DirectOptions), options.view_as(WorkerOptions)
+        except (SystemExit, ValueError) as error:
+            raise UserError(f"--beam-options {self.options!r}: Beam refuses them ({error})") from None
+        if self.runner == "DirectRunner" and "direct_" not in self.options:
+            direct.direct_num_workers = self.workers or os.cpu_count() or 1
+            direct.direct_running_mode = "multi_processing"
+            workers.default_sdk_harness_log_level = "ERROR"  # else dozens of lines of each, on the progress bar
+        return options
+
+
+def read_url(path: str) -> bytes:
+    """The content of a file by Beam's file systems.
+
+    Raises:
+        FileNotFoundError, OSError: there is no such file, or it cannot be read.
+        UserError: Beam is not installed, or lacks what this kind of URL needs.
+    """
+    _import_beam()
+    with _open(path) as file:
+        return file.read()
+
+
+def _import_beam() -> None:
+    logging.disable(logging.WARNING)  # Beam warns of what it would need on Google's cloud
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"Apache Beam is needed ({error}): pip install 'cnnrnn-tf[beam]'") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+# ---- what the workers do
+
+
+def _write_staged(place: str) -> None:
+    """Writes the shard of the task at `place` beside it, unless an earlier run of the pipeline has."""
+    with _open(place) as file:
+        key, task = pickle.load(file)
+    shard = _strip_task(place)
+    if _read_staged(shard, key) is not None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / task.path.name
+        result = write_shard(replace(task, path=local))
+        with local.open("rb") as source:
+            _write_whole(shard, iter(lambda: source.read(_CHUNK_BYTES), b""))
+    content = json.dumps({"key": key, "result": result.to_json()}).encode()
+    _write_whole(shard + RESULT_SUFFIX, [content])
+
+
+# ---- what the command does
+
+
+def _stage(task: ShardTask, key: str, folder: str) -> str:
+    """Writes the task where a worker finds it, its annotations in it, and returns the place."""
+    place = _join(folder, f"{task.path.name}.task")
+    content = key, replace(task, annotations=tuple(task.annotations))
+    _write_whole(place, [pickle.dumps(content)])
+    return place
+
+
+def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
+    """Fetches a shard that a worker has written and keeps it as a local build would."""
+    shard = _join(folder, task.path.name)
+    result = _read_staged(shard, key)
+    if result is None:
+        raise UserError(
+            f"{shard}: is not there, though the pipeline ended well: give a folder that workers reach, too, "
+            "with --staging"
+        )
+    digest = hashlib.sha256()
+    partial = task.path.with_name(f"{task.path.name}.{os.getpid()}.partial")
+    with _open(shard) as source, partial.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != result.shard.sha256:
+        raise UserError(f"{shard}: is not what the worker wrote (SHA-256): remove {folder} and run again")
+    os.replace(partial, task.path)
+    keep_result(task.path, key, result)
+    _delete(shard)
+    return result
+
+
+def _read_staged(shard: str, key: str) -> ShardResult | None:
+    """The result of a shard in the staging folder; None where there is none, or one of another task."""
+    try:
+        with _open(shard + RESULT_SUFFIX) as file:
+            content = json.load(file)
+    except OSError:
+        return None
+    return ShardResult.from_json(content["result"]) if content["key"] == key else None
+
+
+def _strip_task(place: str) -> str:
+    return place.removesuffix(".task")
+
+
+def _find_reason(error: BaseException) -> str:
+    """The last line that says something: runners wrap a worker's traceback in their own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "Error: " in line]
+    return (named or lines or [type(error).__name__])[-1]
+
+
+# ---- files, by Beam's file systems
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _file_systems():
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems
+
+
+@contextlib.contextmanager
+def _beam_errors(path: str) -> Iterator[None]:
+    """Beam's errors as Python's."""
+    from apache_beam.io.filesystem import BeamIOError
+
+    try:
+        yield
+    except BeamIOError as error:
+        raise OSError(errno.EIO, _find_reason(error), path) from None
+    except ValueError as error:  # a kind of URL that Beam does not know, or lacks a library for
+        raise UserError(f"{path}: {_find_reason(error)}; for gs:// pip install 'apache-beam[gcp]'") from None
+
+
+def _open(path: str) -> IO[bytes]:
+    from apache_beam.io.filesystem import CompressionTypes
+
+    with _beam_errors(path):
+        if not _file_systems().exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return _file_systems().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def _write_whole(path: str, chunks) -> None:
+    """Writes a file that nobody sees before it is whole; another worker may write the same one."""
+    from apache_beam.io.filesystem import CompressionTypes
+
+    systems = _file_systems()
+    partial = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.partial"
+    with _beam_errors(path):
+        with contextlib.suppress(OSError):  # it exists; object stores have no folders
+            systems.mkdirs(os.path.dirname(path))
+        with systems.create(partial, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            for chunk in chunks:
+                file.write(chunk)
+        systems.rename([partial], [path])
+
+
+def _delete(path: str) -> None:
+    with _beam_errors(path):
+        _file_systems().delete([path])
+
+
+def _remove_folder(folder: str) -> None:
+    if "://" in folder:
+        _delete(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
