@@ -11,6 +11,7 @@ python -m tfrecords verify scenes
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,40 @@ class BuildTable(BuildOptions):
 
 
 @dataclass
+class BuildTfds(BuildOptions):
+    """Read what TensorFlow Datasets has prepared: any data set with images and several labels an image."""
+
+    dataset: Annotated[str, tyro.conf.arg(name="from", metavar="NAME")] = tyro.MISSING
+    """The data set as TFDS spells it: name, name/config, name:version."""
+    tfds_dir: Path | None = None
+    """Folder that it was prepared in, TFDS's data_dir; ~/tensorflow_datasets by default."""
+    name: str | None = None
+    """Name of the data set here; by default its name in TFDS, with - for / and :."""
+    labels_feature: str | None = None
+    """Feature that holds the labels, such as labels or objects/label; by default the only one that does."""
+    image_feature: str | None = None
+    """Feature that holds the image; by default image, or the only one."""
+    splits: str | None = None
+    """TFDS's splits for each here: train=train+extra,test=validation; by default those of the same name."""
+    download: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Let TFDS download and prepare the data set if it is not there."""
+
+    def __post_init__(self):
+        self.name = self.name or re.sub(r"[^A-Za-z0-9._-]+", "-", self.dataset)
+
+    def make_source(self) -> Source:
+        return make_source(
+            "tfds",
+            dataset=self.dataset,
+            data_dir=self.tfds_dir,
+            labels_feature=self.labels_feature,
+            image_feature=self.image_feature,
+            splits=self.splits,
+            download=self.download,
+        )
+
+
+@dataclass
 class Report:
     """Say what a built data set holds: labels an image, dead labels, co-occurrence, the ceilings of top-k."""
 
@@ -223,6 +258,7 @@ COMMANDS = {
         "nuswide1000": BuildNusWide1000,
         "coco2014": BuildCoco2014,
         "voc2007": BuildVoc2007,
+        "tfds": BuildTfds,
     },
     "report": Report,
     "verify": Verify,

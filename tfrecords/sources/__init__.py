@@ -14,6 +14,7 @@ SOURCES: dict[str, str] = {
     "coco2014": "tfrecords.sources.coco:Coco2014",
     "voc2007": "tfrecords.sources.voc:Voc2007",
     "table": "tfrecords.sources.table:TableSource",
+    "tfds": "tfrecords.sources.tfds:TfdsSource",
 }
 """The name of each source -> `module:class`; the class's constructor arguments are the source's options."""
 
