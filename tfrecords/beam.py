@@ -112,7 +112,7 @@ class BeamWriter:
         if self.runner == "DirectRunner" and "direct_" not in self.options:
             direct.direct_num_workers = self.workers or os.cpu_count() or 1
             direct.direct_running_mode = "multi_processing"
-            workers.default_sdk_harness_log_level = "ERROR"  # else dozens of lines of each, on the progress bar
+            workers.default_sdk_harness_log_level = "ERROR"  # else each says a dozen lines
         return options
 
 
