@@ -295,7 +295,7 @@ def test_it_is_built_from_the_command_line_with_images_byte_for_byte(prepared, t
         assert set(records) < set(numbers)
         for image_id, record in records.items():
             assert record["image/encoded"] == draw(numbers[image_id])
-            assert record["image/filename"].decode().startswith(image_id.partition("__")[0] + "#")
+            assert record["image/filename"].decode() == image_id
     assert set(LabelVocabulary.load(folder).names) == {"red", "green", "blue"}
     assert verify(folder, progress=False).ok
     written = (folder / "manifest.json").read_text() + (folder / "skipped.csv").read_text()
@@ -505,7 +505,10 @@ def write(path, records):
     [
         (Path.unlink, "No such file or directory: prepare the data set again"),
         (flip, "is damaged .*: prepare the data set again"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "is damaged .*: prepare the data set again"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-5]),
+            "holds 3 records, and dataset_info.json says 4: prepare drawn_photos/1.2.0 again",
+        ),
         (drop_last_record, "holds 3 records, and dataset_info.json says 4: prepare drawn_photos/1.2.0 again"),
     ],
     ids=["missing", "a flipped bit", "cut off", "too short"],

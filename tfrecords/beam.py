@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -87,8 +88,9 @@ class BeamWriter:
     def _run(self, places: Sequence[str]) -> None:
         import apache_beam as beam
 
+        options = self._make_options()
         try:
-            pipeline = beam.Pipeline(options=self._make_options())
+            pipeline = beam.Pipeline(options=options)
             _ = (
                 pipeline
                 | "Tasks" >> beam.Create(places)
@@ -104,11 +106,14 @@ class BeamWriter:
     def _make_options(self):
         from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, WorkerOptions
 
+        complaints = io.StringIO()
         try:
-            options = PipelineOptions([*shlex.split(self.options), f"--runner={self.runner}"])
-            direct, workers = options.view_as(DirectOptions), options.view_as(WorkerOptions)
+            with contextlib.redirect_stderr(complaints):  # argparse prints them, and ends the process
+                options = PipelineOptions([*shlex.split(self.options), f"--runner={self.runner}"])
+                direct, workers = options.view_as(DirectOptions), options.view_as(WorkerOptions)
         except (SystemExit, ValueError) as error:
-            raise UserError(f"--beam-options {self.options!r}: Beam refuses them ({error})") from None
+            reason = complaints.getvalue().strip().rpartition("\n")[2] or error
+            raise UserError(f"--beam-options {self.options!r}: Beam refuses them ({reason})") from None
         if self.runner == "DirectRunner" and "direct_" not in self.options:
             direct.direct_num_workers = self.workers or os.cpu_count() or 1
             direct.direct_running_mode = "multi_processing"

@@ -1,8 +1,8 @@
-"""Nothing enters; the class of `tf.train.Features` leaves, without an import of TensorFlow.
+"""Nothing enters; the classes of `tf.train.Example` and `Features` leave, without an import of TensorFlow.
 
 TensorFlow takes seconds and 400 MB to import, in each worker of a build, and a build needs one message of it.
-Its definition (tensorflow/core/example/feature.proto) has been frozen since 2015: every TFRecord in the world
-is made of it. `tf.train.Example` is a message with `Features` as its first and only field.
+Its definition (tensorflow/core/example/{example,feature}.proto) has been frozen since 2015: every TFRecord in
+the world is made of it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,20 @@ _KINDS = (("bytes_list", 1, "BytesList"), ("float_list", 2, "FloatList"), ("int6
 
 
 @cache
+def example_class() -> type:
+    """The protobuf class whose bytes are those of `tf.train.Example`."""
+    return message_factory.GetMessageClass(_make_pool().FindMessageTypeByName("tensorflow.Example"))
+
+
+@cache
 def features_class() -> type:
-    """The protobuf class, whose bytes are those of `tf.train.Features`."""
-    file = descriptor_pb2.FileDescriptorProto(name="feature.proto", package="tensorflow", syntax="proto3")
+    """The protobuf class whose bytes are those of `tf.train.Features`, the only field of an `Example`."""
+    return message_factory.GetMessageClass(_make_pool().FindMessageTypeByName("tensorflow.Features"))
+
+
+@cache
+def _make_pool() -> descriptor_pool.DescriptorPool:
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
     for name, field in _LISTS.items():
         _add_field(file.message_type.add(name=name), *field, repeated=True)
     feature = file.message_type.add(name="Feature")
@@ -37,9 +48,10 @@ def features_class() -> type:
     _add_field(entry, "value", 2, ".tensorflow.Feature")
     _add_field(features, "feature", 1, ".tensorflow.Features.FeatureEntry", repeated=True)
 
+    _add_field(file.message_type.add(name="Example"), "features", 1, ".tensorflow.Features")
     pool = descriptor_pool.DescriptorPool()  # of our own: TensorFlow registers its own in the default one
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Features"))
+    return pool
 
 
 def _add_field(message, name: str, number: int, kind: str, repeated: bool = False):

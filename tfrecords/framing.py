@@ -23,10 +23,18 @@ def frame_record(*parts: bytes) -> tuple[bytes, ...]:
     ('03000000 00000000 b099490e', '6e57f121')
     """
     length = _LENGTH.pack(sum(map(len, parts)))
+    return length + checksum(length), *parts, checksum(*parts)
+
+
+def checksum(*parts: bytes) -> bytes:
+    """The 4 bytes that stand behind data given in parts: its CRC-32C, masked.
+
+    It is rotated and shifted, so that the CRC of data that have CRCs in them is as good as any.
+    """
     crc = 0
     for part in parts:
         crc = google_crc32c.extend(crc, part)
-    return length + _mask_crc(google_crc32c.value(length)), *parts, _mask_crc(crc)
+    return _CRC.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def find_records(path: str | Path) -> Iterator[tuple[int, int]]:
@@ -47,8 +55,3 @@ def find_records(path: str | Path) -> Iterator[tuple[int, int]]:
                 return
             yield start, stop
             file.seek(position)
-
-
-def _mask_crc(crc: int) -> bytes:
-    """A CRC-32C, rotated and shifted as TFRecord does, so that a CRC of data with CRCs in it is as good."""
-    return _CRC.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -277,7 +276,7 @@ def _make_record(task: ShardTask, annotation: Annotation) -> dict:
         "image/width": image.facts.width,
         "image/orientation": image.facts.orientation,
         "image/source_id": annotation.image_id,
-        "image/filename": posixpath.basename(annotation.image_path or annotation.image_id),
+        "image/filename": task.source.file_name(annotation),
         "image/key/sha256": hashlib.sha256(image.data).hexdigest(),
         "image/holdout": int(is_held_out(annotation.image_id)),
         "image/class/label": ids,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -42,6 +43,10 @@ class Source(ABC):
     def stamp_image(self, annotation: Annotation) -> tuple[int, int] | None:
         """What changes when the image does: the size and time of change of its file; None without a file."""
         return None if annotation.image_path is None else stamp_file(annotation.image_path)
+
+    def file_name(self, annotation: Annotation) -> str:
+        """What a record names its image's file, without its folder."""
+        return posixpath.basename(annotation.image_path or annotation.image_id)
 
     def arguments(self) -> dict:
         """What makes this data set what it is, as JSON, for the manifest; no absolute path of a machine."""

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError, nearest
-from tfrecords.framing import find_records
+from tfrecords.example import example_class
+from tfrecords.framing import checksum, find_records
 from tfrecords.manifest import SPLITS
 from tfrecords.quiet import silence_native_stderr
 from tfrecords.sources.base import Source
@@ -96,6 +97,9 @@ class TfdsSource(Source):
             pass  # the data have changed, if not their checksum
         raise OSError("the file has changed since its labels were read")
 
+    def file_name(self, annotation: Annotation) -> str:
+        return annotation.image_id
+
     def label_names(self) -> tuple[str, ...] | None:
         return self.labels_feature.names
 
@@ -159,10 +163,9 @@ class _Place(NamedTuple):
 
 def _parse(data: bytes):
     from google.protobuf.message import DecodeError
-    from tensorflow.train import Example
 
     try:
-        return Example.FromString(data)
+        return example_class().FromString(data)
     except DecodeError:
         raise BadRecord("not a tf.train.Example") from None
 
@@ -173,31 +176,17 @@ def _read_records(path: str) -> Iterator[tuple[_Place, bytes]]:
     Raises:
         UserError: the file is not there, or damaged.
     """
-    import tensorflow as tf
-
     again = "prepare the data set again"
     try:
         with open(path, "rb") as file:
-            for (start, stop), data in zip(find_records(path), _iterate(path), strict=True):
-                file.seek(stop)
-                yield _Place(path, start, stop, file.read(_CRC_BYTES).hex()), data
+            for start, stop in find_records(path):
+                file.seek(start)
+                data, crc = file.read(stop - start), file.read(_CRC_BYTES)
+                if crc != checksum(data):
+                    raise UserError(f"{path}: is damaged (the checksum at byte {stop:,} is wrong): {again}")
+                yield _Place(path, start, stop, crc.hex()), data
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: {again}") from None
-    except tf.errors.OpError as error:
-        raise UserError(f"{path}: is damaged ({error.message}): {again}") from None
-
-
-def _iterate(path: str) -> Iterator[bytes]:
-    """TensorFlow's reader that needs no device. It calls it deprecated for tf.data, which claims the GPU."""
-    import tensorflow as tf
-
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        return tf.compat.v1.io.tf_record_iterator(path)
-    finally:
-        logger.setLevel(level)
 
 
 def _open_prepared(dataset: str, data_dir: str | None, download: bool):
