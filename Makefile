@@ -59,5 +59,5 @@ clean:
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,beam,tfds]'
 	@touch $@
