@@ -1,7 +1,8 @@
 """A built data set enters; a dictionary of what is in it leaves (`report_tables` prints it for a person).
 
 Read it before anyone trains: how many labels an image has, which labels are dead, which go together or never
-do, and how high scores can reach at all when lists hold k labels. Images are not decoded.
+do, how large the images are, and how high scores can reach at all when lists hold k labels. Images are not
+decoded.
 
     python -m tfrecords report demo
 """
@@ -13,22 +14,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrecords.manifest import Manifest
-from tfrecords.quiet import silence_native_stderr
-from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.report_ceilings import find_ceilings
+from tfrecords.report_records import Contents, Records, read_contents, read_truth
 
 if TYPE_CHECKING:
     import numpy as np
 
+__all__ = [
+    "MIN_PAIR_IMAGES",
+    "SMALL_PX",
+    "Pairs",
+    "count_pairs",
+    "count_together",
+    "describe",
+    "find_ceilings",
+    "read_contents",
+    "read_truth",
+    "summarize",
+]
+
 MIN_PAIR_IMAGES = 10
 """A pair of labels says something if it is on this many training images, or by chance alone would be."""
+
+SMALL_PX = 224
+"""The square that most CNNs read: an image with a shorter short side is enlarged for them."""
 
 
 def summarize(dataset_dir: str | Path, k: int = 3, max_rows: int = 20) -> dict:
     """What the data set in `dataset_dir` holds, ready for `json.dump`.
 
     Args:
-        k: list length of the ceilings: the best O-P, O-R and O-F1 that lists of exactly, or at most, k reach.
+        k: list length of the ceilings: the best scores of lists of exactly, or at most, k labels.
         max_rows: the most pairs of labels in `together` and in `exclusive`, both of the training split.
 
     Returns:
@@ -38,21 +54,20 @@ def summarize(dataset_dir: str | Path, k: int = 3, max_rows: int = 20) -> dict:
     Raises:
         UserError: nothing is built there, or a shard is not as it was built.
     """
-    manifest = Manifest.load(dataset_dir)
-    vocabulary = manifest.load_vocabulary(dataset_dir)
-    manifest.check_shards(dataset_dir)
-    truth = {split: read_truth(dataset_dir, manifest, vocabulary, split) for split in manifest.splits}
-    pairs = count_pairs(truth["train"][0])
-    num_positive = {split: positive.sum(axis=0) for split, (positive, _) in truth.items()}
+    return describe(read_contents(dataset_dir), k, max_rows)
+
+
+def describe(contents: Contents, k: int = 3, max_rows: int = 20) -> dict:
+    """`summarize` of records that were read before."""
+    manifest, vocabulary = contents.manifest, contents.vocabulary
+    pairs = count_pairs(contents.records["train"].positive)
+    num_positive = {split: records.positive.sum(axis=0) for split, records in contents.records.items()}
     return {
         "name": manifest.name,
         "fingerprint": manifest.fingerprint,
         "num_labels": vocabulary.size,
         "k": k,
-        "splits": {
-            split: _summarize_split(manifest, vocabulary, split, *truth[split], k)
-            for split in manifest.splits
-        },
+        "splits": {split: _summarize_split(contents, split, k) for split in manifest.splits},
         "labels": [
             {"name": name, **{split: int(counts[i]) for split, counts in num_positive.items()}}
             for i, name in enumerate(vocabulary.names)
@@ -60,57 +75,6 @@ def summarize(dataset_dir: str | Path, k: int = 3, max_rows: int = 20) -> dict:
         "together": pairs.list_together(vocabulary.names, max_rows),
         "exclusive": pairs.list_exclusive(vocabulary.names, max_rows),
         "reference_rows": manifest.reference_rows,
-    }
-
-
-def read_truth(
-    dataset_dir: str | Path, manifest: Manifest, vocabulary: LabelVocabulary, split: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The positive and the unknown labels of `split`: two `<bool>[images, labels]`, in the records' order."""
-    import numpy as np
-
-    with silence_native_stderr():
-        import tensorflow as tf
-    from tfrecords.schema import parse
-
-    keys = ("image/class/label", "image/class/ignored")
-    records = tf.data.TFRecordDataset(manifest.shard_paths(dataset_dir, split))
-    shape = (manifest.split(split).num_images, vocabulary.size)
-    positive, unknown = np.zeros(shape, bool), np.zeros(shape, bool)
-    parsed = records.map(lambda record: parse(record, keys), num_parallel_calls=tf.data.AUTOTUNE)
-    for row, record in enumerate(parsed.as_numpy_iterator()):
-        positive[row, record["image/class/label"]] = True
-        unknown[row, record["image/class/ignored"]] = True
-    return positive, unknown
-
-
-def find_ceilings(positive: np.ndarray, unknown: np.ndarray, k: int) -> dict[str, dict[str, float]]:
-    """The best overall scores that any method reaches with lists of k labels, as fractions.
-
-    A list of exactly k has to hold wrong labels where an image has fewer right ones, and leaves right ones
-    out where it has more; a list of at most k only does the latter. Unknown labels are in no list.
-
-    Args:
-        positive, unknown: `<bool>[images, labels]`.
-
-    Returns:
-        `exactly` and `at_most`, each with O-P, O-R and O-F1.
-    """
-    import numpy as np
-
-    num_true = positive.sum(axis=1)
-    num_hit = np.minimum(num_true, k).sum()
-    num_listed = {
-        "exactly": np.minimum(positive.shape[1] - unknown.sum(axis=1), k).sum(),
-        "at_most": num_hit,
-    }
-    return {
-        rule: {
-            "O-P": _divide(num_hit, listed),
-            "O-R": _divide(num_hit, num_true.sum()),
-            "O-F1": _divide(2 * num_hit, listed + num_true.sum()),
-        }
-        for rule, listed in num_listed.items()
     }
 
 
@@ -168,25 +132,28 @@ def count_pairs(positive: np.ndarray) -> Pairs:
     """Counts how often each pair of labels meets, of `positive` `<bool>[images, labels]`."""
     import numpy as np
 
-    counts = positive.sum(axis=0)  # [labels]
-    together = np.zeros((positive.shape[1],) * 2, np.int64)
-    for start in range(0, len(positive), 8192):  # products of 0 and 1 in float32 are exact, and fast
-        block = positive[start : start + 8192].astype(np.float32)
-        together += (block.T @ block).astype(np.int64)
+    together = count_together(positive)
+    counts = together.diagonal()
     a, b = np.triu_indices(positive.shape[1], k=1)
     return Pairs(a, b, counts[a], counts[b], together[a, b], counts[a] * counts[b] / max(len(positive), 1))
 
 
-def _summarize_split(
-    manifest: Manifest,
-    vocabulary: LabelVocabulary,
-    split: str,
-    positive: np.ndarray,
-    unknown: np.ndarray,
-    k: int,
-) -> dict:
+def count_together(positive: np.ndarray) -> np.ndarray:
+    """How many images have both labels, `<int64>[labels, labels]`; on the diagonal, how many have the one."""
     import numpy as np
 
+    together = np.zeros((positive.shape[1],) * 2, np.int64)
+    for start in range(0, len(positive), 8192):  # products of 0 and 1 in float32 are exact, and fast
+        block = positive[start : start + 8192].astype(np.float32)
+        together += (block.T @ block).astype(np.int64)
+    return together
+
+
+def _summarize_split(contents: Contents, split: str, k: int) -> dict:
+    import numpy as np
+
+    manifest, records = contents.manifest, contents.records[split]
+    positive, unknown = records.positive, records.unknown
     num_true = positive.sum(axis=1)
     histogram = np.bincount(num_true)
     dead = np.flatnonzero(positive.sum(axis=0) == 0)
@@ -203,7 +170,8 @@ def _summarize_split(
         },
         "untagged_share": float(1 - tagged.mean()),
         "unknown_share": float(unknown.mean()),
-        "dead_labels": [vocabulary.names[i] for i in dead],
+        "dead_labels": [contents.vocabulary.names[i] for i in dead],
+        "image_sizes": _summarize_sizes(records),
         "ceilings": find_ceilings(positive, unknown, k),
     }
     if manifest.holdout and manifest.holdout.split == split:
@@ -211,6 +179,28 @@ def _summarize_split(
     if tagged.any() and not tagged.all():
         summary["ceilings_of_tagged"] = find_ceilings(positive[tagged], unknown[tagged], k)
     return summary
+
+
+def _summarize_sizes(records: Records) -> dict:
+    """Sizes as the images are seen, upright; `num_small` have a short side below `small_px`."""
+    import numpy as np
+
+    formats, counts = np.unique(records.format, return_counts=True)
+    return {
+        "width_px": _summarize_range(records.width),
+        "height_px": _summarize_range(records.height),
+        "file_bytes": _summarize_range(records.num_bytes),
+        "formats": {name.decode(): int(count) for name, count in zip(formats, counts, strict=True)},
+        "turned_share": float((records.orientation != 1).mean()),
+        "small_px": SMALL_PX,
+        "num_small": int((np.minimum(records.width, records.height) < SMALL_PX).sum()),
+    }
+
+
+def _summarize_range(values: np.ndarray) -> dict:
+    import numpy as np
+
+    return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
 
 
 def _divide(numerator, denominator) -> float:

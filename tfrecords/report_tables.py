@@ -9,11 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 100
+_SCORES = ("C-P", "C-R", "C-F1", "O-P", "O-R", "O-F1")
+_CEILING_NOTE = (
+    "O-P, O-R, O-F1 and C-R are maxima. C-P and C-F1 (harmonic) are reached by lists of the rarest true\n"
+    "labels, filled up with wrong ones where these cost C-P least: others may reach a little more."
+)
 
 
 def render(summary: Mapping, max_rows: int = 20) -> str:
     """The report as text, at most `max_rows` rows a table."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False)
+    # Without markup and emoji: a label may be called [b] or :car:.
+    console = Console(
+        file=io.StringIO(), width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False
+    )
     console.print(
         f"{summary['name']}: {summary['num_labels']} labels, fingerprint {summary['fingerprint'][:12]}"
     )
@@ -23,16 +31,23 @@ def render(summary: Mapping, max_rows: int = 20) -> str:
         _tabulate_labels(summary, max_rows),
         _tabulate_pairs("Labels that go together (train), by lift", summary["together"][:max_rows]),
         _tabulate_exclusive(summary["exclusive"][:max_rows]),
+        _tabulate_sizes(summary),
+        _tabulate_formats(summary),
         _tabulate_ceilings(summary),
-        _tabulate_references(summary["reference_rows"]),
     ]
+    _print_tables(console, tables)
+    console.print(_CEILING_NOTE)
+    _print_tables(console, [_tabulate_references(summary["reference_rows"])])
+    for line in _list_dead_labels(summary):
+        console.print(line)
+    return console.file.getvalue()
+
+
+def _print_tables(console: Console, tables: Iterable[Table]) -> None:
     for table in tables:
         if table.row_count:
             console.print()
             console.print(table)
-    for line in _list_dead_labels(summary):
-        console.print(line)
-    return console.file.getvalue()
 
 
 def _make_table(title: str, text_columns: Sequence[str], number_columns: Sequence[str]) -> Table:
@@ -117,15 +132,43 @@ def _tabulate_exclusive(rows: Iterable[Mapping]) -> Table:
     return table
 
 
+def _tabulate_sizes(summary: Mapping) -> Table:
+    table = _make_table("Image sizes, turned upright by EXIF", ["split", "of its"], ["min", "median", "max"])
+    for name, split in summary["splits"].items():
+        for key, what in (
+            ("width_px", "width, px"),
+            ("height_px", "height, px"),
+            ("file_bytes", "file, bytes"),
+        ):
+            sizes = split["image_sizes"][key]
+            table.add_row(name, what, *(f"{sizes[column]:,.0f}" for column in ("min", "median", "max")))
+    return table
+
+
+def _tabulate_formats(summary: Mapping) -> Table:
+    sizes = {name: split["image_sizes"] for name, split in summary["splits"].items()}
+    formats = list(dict.fromkeys(each for split in sizes.values() for each in split["formats"]))
+    small_px = next(iter(sizes.values()))["small_px"]
+    columns = [*formats, "turned by EXIF", f"short side < {small_px} px", "share"]
+    table = _make_table("Image files", ["split"], columns)
+    for name, split in sizes.items():
+        table.add_row(
+            name,
+            *(f"{split['formats'].get(each, 0):,}" for each in formats),
+            _percent(split["turned_share"]),
+            f"{split['num_small']:,}",
+            _percent(split["num_small"] / summary["splits"][name]["num_images"]),
+        )
+    return table
+
+
 def _tabulate_ceilings(summary: Mapping) -> Table:
     k = summary["k"]
-    table = _make_table(
-        f"The best that lists of {k} labels can reach", ["split", "list"], ["O-P", "O-R", "O-F1"]
-    )
+    table = _make_table(f"The best that lists of {k} labels can reach", ["split", "list"], _SCORES)
     for name, split in summary["splits"].items():
         for key, images in (("ceilings", name), ("ceilings_of_tagged", f"{name}, tagged images")):
             for rule, scores in split.get(key, {}).items():
-                figures = (_percent(scores[column]) for column in ("O-P", "O-R", "O-F1"))
+                figures = (_percent(scores[column]) for column in _SCORES)
                 table.add_row(images, f"{rule.replace('_', ' ')} {k}", *figures)
     return table
 
