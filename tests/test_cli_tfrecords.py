@@ -19,6 +19,7 @@ from tfrecords.cli import format_command, parse, run_main
 from tfrecords.errors import UserError
 
 ROOT = Path(__file__).parents[1]
+FIGURES = ["co_occurrence.png", "label_frequencies.png", "image_sizes.png"]
 
 
 @pytest.fixture
@@ -43,9 +44,65 @@ def test_a_table_is_built_and_reported(table, capsys):
     assert "train           15 images        22 labels" in out
     assert f"next: {format_command('python', '-m', 'tfrecords', 'report', 'coast')}" in out
     assert main(["report", "coast"]) == 0
-    assert "coast: 2 labels" in capsys.readouterr().out
-    assert main(["report", "coast", "--json", "--k", "1"]) == 0
-    assert json.loads(capsys.readouterr().out)["splits"]["test"]["num_images"] == 5
+    out = capsys.readouterr().out
+    assert out.startswith("coast: 2 labels")
+    assert out.splitlines()[-1] == f"figures: {', '.join(FIGURES)} in data/coast/report"
+    assert main(["report", "coast", "--json", "--k", "1", "--no-figures"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["splits"]["test"]["num_images"] == 5
+    assert summary["figures"] == []
+
+
+def test_figures_of_a_report_go_where_the_flags_say(table, capsys):
+    assert main(["build", "table", "--from", table]) == 0
+    folder = Path("data/labels")
+    built = sorted(path.name for path in folder.iterdir())
+    capsys.readouterr()
+    assert main(["report", "labels", "--no-figures"]) == 0
+    assert "figures" not in capsys.readouterr().out
+    assert main(["report", "labels", "--json", "--figures", "here/there"]) == 0
+    assert json.loads(capsys.readouterr().out)["figures"] == [f"here/there/{name}" for name in FIGURES]
+    assert sorted(path.name for path in folder.iterdir()) == built
+    assert main(["report", "labels", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["figures"]
+    assert written == [f"data/labels/report/{name}" for name in FIGURES]
+    for path in written:
+        with Image.open(path) as image:
+            assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_a_data_set_with_figures_is_verified_and_built_again(table, capsys):
+    assert main(["build", "table", "--from", table]) == 0
+    assert main(["report", "labels"]) == 0
+    assert main(["verify", "labels"]) == 0
+    assert main(["build", "table", "--from", table, "--overwrite"]) == 0
+    assert not Path("data/labels/report").exists()  # it might not be true of the new one
+    assert main(["report", "labels"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--figures labels.csv",
+            "error: cannot write figures into labels.csv: labels.csv is no folder; choose",
+        ),
+        (
+            "--figures labels.csv/x",
+            "another place with --figures FOLDER, or leave them out with --no-figures",
+        ),
+        ("--figures x --no-figures", "error: --figures x and --no-figures exclude each other: leave one out"),
+    ],
+)
+def test_figures_that_cannot_be_written_are_told_before_anything_is_read(table, capsys, flags, message):
+    assert main(["build", "table", "--from", table]) == 0
+    for shard in Path("data/labels").glob("*.tfrecord"):
+        shard.unlink()
+    capsys.readouterr()
+    assert main(["report", "labels", *flags.split()]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1
+    assert captured.out == ""
 
 
 def test_skips_are_shown_by_reason_after_a_build(table, capsys):
@@ -135,7 +192,8 @@ def test_help_answers_with_status_0_and_without_tensorflow(line):
         "import sys, tfrecords.__main__\n"
         "try: tfrecords.__main__.main(sys.argv[1:])\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "assert not {'tensorflow', 'numpy', 'PIL'} & set(sys.modules), 'something heavy was imported'\n"
+        "heavy = {'tensorflow', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *line], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -226,7 +226,7 @@ class BuildTfds(BuildOptions):
 
 @dataclass
 class Report:
-    """Say what a built data set holds: labels an image, dead labels, co-occurrence, the ceilings of top-k."""
+    """Say, and draw, what a data set holds: labels, co-occurrence, image sizes, the ceilings of top-k."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """Name of the data set."""
@@ -236,6 +236,16 @@ class Report:
     """List length of the ceilings."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON instead of tables."""
+    figures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder for the PNG files of co-occurrence, label frequencies and image sizes; DATA_DIR/NAME/report by
+    default."""
+    no_figures: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw nothing."""
+
+    @property
+    def dataset_dir(self) -> Path:
+        """The folder of the data set."""
+        return self.data_dir / self.name
 
 
 @dataclass
@@ -337,17 +347,30 @@ def _verify(options: Verify) -> int:
 
 
 def _print_report(options: Report) -> None:
-    from tfrecords.report import summarize
+    from tfrecords.report import describe, read_contents
 
     if options.k < 1:
         raise UserError(f"--k {options.k}: expected 1 or more")
-    summary = summarize(options.data_dir / options.name, k=options.k)
+    if options.no_figures and options.figures is not None:
+        raise UserError(f"--figures {options.figures} and --no-figures exclude each other: leave one out")
+    Manifest.load(options.dataset_dir)  # a data set that is not built is told of first
+    folder = None if options.no_figures else options.figures or options.dataset_dir / "report"
+    if folder is not None:
+        from tfrecords.report_figures import check_folder, save_figures
+
+        check_folder(folder)
+    contents = read_contents(options.dataset_dir)
+    summary = describe(contents, k=options.k)
+    figures = [] if folder is None else save_figures(contents, folder)
     if options.json:
+        summary["figures"] = [str(path) for path in figures]
         print(json.dumps(summary, ensure_ascii=False, indent=1))
     else:
         from tfrecords.report_tables import render
 
         print(render(summary), end="")
+        if figures:
+            print(f"\nfigures: {', '.join(path.name for path in figures)} in {folder}")
 
 
 if __name__ == "__main__":
