@@ -49,9 +49,9 @@ def test_a_vocabulary_of_other_records_is_refused(tmp_path):
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "format version None, expected 1"),
-        ('{"format_version": 2}', "format version 2, expected 1; build the data set again"),
-        ('{"format_version": 1}', "not a manifest"),
+        ("[]", "format version None, expected 2"),
+        ('{"format_version": 1}', "format version 1, expected 2; build the data set again"),
+        ('{"format_version": 2}', "not a manifest"),
     ],
 )
 def test_a_damaged_manifest_is_told_in_one_line(tmp_path, text, message):

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tfrecords.errors import UserError
-from tfrecords.framing import find_records, frame_record
-from tfrecords.schema import FIELDS, encode, encode_parts, parse
+from tfrecords.framing import DamagedFile, find_records, frame_record, read_records
+from tfrecords.schema import FIELDS, decode, encode, encode_parts, parse, strip_image
 
 SCALARS = {
     "image/encoded": b"\xff\xd8\x00bytes",
@@ -51,6 +51,30 @@ def test_every_field_comes_back_as_it_was_encoded():
         else:
             np.testing.assert_array_equal(found, value)
         assert parsed[key].shape == np.shape(value)
+
+
+def test_what_was_encoded_is_decoded_without_tensorflow():
+    for values in (SCALARS | LISTS, SCALARS | {key: [] for key in LISTS}):
+        assert decode(encode(values)) == values
+    odd = SCALARS | {"image/filename": b"\xff.jpg".decode("utf-8", "surrogateescape")}
+    assert decode(encode(odd))["image/filename"].encode("utf-8", "surrogateescape") == b"\xff.jpg"
+
+
+def test_what_is_no_record_is_told():
+    with pytest.raises(ValueError, match=r"not a tf\.train\.Example"):
+        decode(b"no record")
+    with pytest.raises(ValueError, match="has no image/encoded"):
+        decode(b"")
+    twice = tf.train.Example.FromString(encode(SCALARS))
+    twice.features.feature["image/height"].int64_list.value.append(3)
+    with pytest.raises(ValueError, match="has 2 values of image/height"):
+        decode(twice.SerializeToString())
+
+
+def test_a_record_without_its_image_still_has_all_else():
+    record, other = (encode(SCALARS | LISTS | {"image/encoded": image}) for image in (b"abcd", b"efgh"))
+    assert strip_image(record, b"abcd") == strip_image(other, b"efgh")
+    assert strip_image(record, b"abcd") == record.replace(b"abcd", b"")
 
 
 def test_records_parse_without_this_project():
@@ -115,6 +139,26 @@ def test_an_image_of_any_size_is_passed_on_uncopied_in_a_record_that_parses(size
     example = tf.train.Example.FromString(whole)
     assert example.features.feature["image/encoded"].bytes_list.value == [image]
     assert example.SerializeToString(deterministic=True) == whole
+
+
+@pytest.mark.parametrize("size", [5, 15, 17, 20, 35, 45, 60])
+def test_a_file_that_is_cut_off_anywhere_or_changed_is_damaged(tmp_path, size):
+    path = tmp_path / "records"
+    data = b"".join(part for record in (b"abcdef", b"ghijkl", b"mnopqr") for part in frame_record(record))
+    assert len(data) == 3 * (12 + 6 + 4)
+    path.write_bytes(data)
+    assert list(read_records(path)) == [(12, b"abcdef"), (34, b"ghijkl"), (56, b"mnopqr")]
+    path.write_bytes(data[:size])
+    found = []
+    with pytest.raises(DamagedFile, match="corrupted or cut off at byte"):
+        for record in read_records(path):
+            found.append(record)
+    assert len(found) == size // 22
+    changed = bytearray(data)
+    changed[size] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(DamagedFile, match="corrupted or cut off at byte"):
+        list(read_records(path))
 
 
 def test_a_file_of_framed_records_is_that_of_tensorflows_own_writer(tmp_path):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import logging
@@ -27,11 +26,13 @@ from pathlib import Path
 from typing import IO
 
 from tfrecords.errors import UserError
+from tfrecords.framing import DamagedFile
 from tfrecords.writer import (
     RESULT_SUFFIX,
     ShardResult,
     ShardTask,
     find_kept,
+    hash_records,
     keep_result,
     make_key,
     write_shard,
@@ -182,14 +183,16 @@ def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
             f"{shard}: is not there, though the pipeline ended well: give a folder that workers reach, too, "
             "with --staging"
         )
-    digest = hashlib.sha256()
     partial = task.path.with_name(f"{task.path.name}.{os.getpid()}.partial")
     with _open(shard) as source, partial.open("wb") as file:
         while chunk := source.read(_CHUNK_BYTES):
-            digest.update(chunk)
             file.write(chunk)
-    if digest.hexdigest() != result.shard.sha256:
-        raise UserError(f"{shard}: is not what the worker wrote (SHA-256): remove {folder} and run again")
+    try:
+        is_whole = hash_records(partial) == result.shard.records_sha256
+    except (DamagedFile, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise UserError(f"{shard}: is not what the worker wrote: remove {folder} and run again")
     os.replace(partial, task.path)
     keep_result(task.path, key, result)
     _delete(shard)

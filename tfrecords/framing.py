@@ -37,6 +37,30 @@ def checksum(*parts: bytes) -> bytes:
     return _CRC.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
+class DamagedFile(Exception):
+    """Why a TFRecord file cannot be read on."""
+
+
+def read_records(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yields (start, data) of each record, its checksums found right.
+
+    Raises:
+        DamagedFile: a checksum is wrong, or the file is cut off.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        position = 0
+        while header := file.read(_BEFORE):
+            if len(header) < _BEFORE or checksum(header[:8]) != header[8:]:
+                raise DamagedFile(f"corrupted or cut off at byte {position:,}")
+            start, [size] = position + _BEFORE, _LENGTH.unpack(header[:8])
+            data, crc = file.read(size), file.read(_BEHIND)
+            if len(data) < size or checksum(data) != crc:
+                raise DamagedFile(f"corrupted or cut off at byte {start:,}")
+            yield start, data
+            position = start + size + _BEHIND
+
+
 def find_records(path: str | Path) -> Iterator[tuple[int, int]]:
     """Yields (start, stop) of the data of each whole record; one that is cut off ends the file.
 

@@ -18,7 +18,7 @@ from tfrecords.framing import find_records
 from tfrecords.vocabulary import LabelVocabulary
 
 FILE_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HOLDOUT_FRACTION = 0.1
 SPLITS = ("train", "validation", "test")
 
@@ -36,11 +36,15 @@ def is_held_out(image_id: str, fraction: float = HOLDOUT_FRACTION) -> bool:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of records, in the data set's folder."""
+    """One file of records, in the data set's folder.
+
+    `records_sha256` is over all records in their order, each without the bytes of its image: the image's own
+    SHA-256 is in the record. So nothing goes unseen, and a build hashes each image once.
+    """
 
     file: str
     num_records: int
-    sha256: str
+    records_sha256: str
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfrecords.errors import UserError, nearest
-from tfrecords.example import features_class
+from tfrecords.example import example_class, features_class
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -51,6 +51,7 @@ FIELDS: dict[str, Field] = {
 }
 
 
+_LIST_OF_KIND = {"int64": "int64_list", "float32": "float_list", "text": "bytes_list", "bytes": "bytes_list"}
 _IMAGE = "image/encoded"
 _SCALARS = tuple(key for key, field in FIELDS.items() if not field.is_list)
 _BEFORE_IMAGE = tuple(key for key in FIELDS if key < _IMAGE)
@@ -91,6 +92,27 @@ def encode_parts(values: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
     before += _ENTRY + _encode_length(len(entry) + len(image)) + entry
     size = len(before) + len(image) + len(behind)
     return _FEATURES + _encode_length(size) + before, image, behind
+
+
+def decode(record: bytes) -> dict[str, Any]:
+    """The values that `encode` was given, all lists as lists, without TensorFlow.
+
+    Raises:
+        ValueError: it is no record, or lacks a key.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = example_class().FromString(record).features.feature
+    except DecodeError:
+        raise ValueError("not a tf.train.Example") from None
+    return {key: _get_feature(features, key, field) for key, field in FIELDS.items()}
+
+
+def strip_image(record: bytes, image: bytes) -> bytes:
+    """What is left of a record without the bytes of its image, whose SHA-256 is still in it."""
+    start = record.index(image)
+    return record[:start] + record[start + len(image) :]
 
 
 def parse(serialized: tf.Tensor, keys: Iterable[str] | None = None) -> dict[str, tf.Tensor]:
@@ -140,17 +162,23 @@ def _encode_length(number: int) -> bytes:
 
 def _set_feature(feature, field: Field, value) -> None:
     values = value if field.is_list else (value,)
-    if field.kind == "int64":
-        kind = feature.int64_list
-    elif field.kind == "float32":
-        kind = feature.float_list
-    else:
-        kind = feature.bytes_list
+    kind = getattr(feature, _LIST_OF_KIND[field.kind])
     if field.kind == "text":
         # Names that came from the file system may not be UTF-8: their bytes survive the round trip.
         values = [text.encode("utf-8", "surrogateescape") for text in values]
     kind.SetInParent()  # of an empty list, too
     kind.value.extend(values)
+
+
+def _get_feature(features, key: str, field: Field):
+    if key not in features:
+        raise ValueError(f"has no {key}")
+    values = list(getattr(features[key], _LIST_OF_KIND[field.kind]).value)
+    if not field.is_list and len(values) != 1:
+        raise ValueError(f"has {len(values)} values of {key}")
+    if field.kind == "text":
+        values = [text.decode("utf-8", "surrogateescape") for text in values]
+    return values if field.is_list else values[0]
 
 
 def _check_keys(keys: Iterable[str]) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfrecords.framing import DamagedFile, read_records
 from tfrecords.images import ImageProblem, inspect_image
 from tfrecords.manifest import Holdout, Manifest, Shard, Split, is_held_out
 from tfrecords.pool import run_tasks
-from tfrecords.quiet import silence_native_stderr
+from tfrecords.schema import decode, strip_image
 from tfrecords.vocabulary import LabelVocabulary
 
 _MAX_PROBLEMS_PER_SHARD = 20
@@ -94,17 +95,11 @@ def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool =
 def _verify_shard(task: _Task, on_images: Callable[[int], object]) -> _Found:
     name, problems = task.path.name, []
     found = _Found([], [], 0, problems)
-    try:
-        with task.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        problems.append(f"{name}: {error.strerror}")
-        return found
-    if digest != task.shard.sha256:
-        problems.append(f"{name}: its SHA-256 is not that of the manifest")
+    digest = hashlib.sha256()
     num_unknown = 0
-    for number, record in enumerate(_read_shard(task.path, problems)):
-        image_id = record["image/source_id"].decode("utf-8", "surrogateescape")
+    for number, (rest, record) in enumerate(_read_shard(task.path, problems)):
+        digest.update(rest)
+        image_id = record["image/source_id"]
         if len(problems) < _MAX_PROBLEMS_PER_SHARD:
             problems += [
                 f"{name} record {number} ({image_id}): {fault}"
@@ -114,36 +109,30 @@ def _verify_shard(task: _Task, on_images: Callable[[int], object]) -> _Found:
         found.num_labels.append(len(record["image/class/label"]))
         num_unknown += len(record["image/class/ignored"])
         on_images(1)
+    if digest.hexdigest() != task.shard.records_sha256:
+        problems.append(f"{name}: the SHA-256 of its records is not that of the manifest")
     if len(problems) >= _MAX_PROBLEMS_PER_SHARD:
         problems.append(f"{name}: there may be more; these were the first")
     return _Found(found.images, found.num_labels, num_unknown, problems)
 
 
-def _read_shard(path: Path, problems: list[str]) -> Iterator[dict]:
-    """The records of one shard, as far as they can be read; what ends them is added to `problems`."""
-    with silence_native_stderr():
-        import tensorflow as tf
-    from tfrecords.schema import parse
-
-    records = tf.data.TFRecordDataset(str(path)).map(parse, tf.data.AUTOTUNE, deterministic=True)
-    iterator = records.as_numpy_iterator()
+def _read_shard(path: Path, problems: list[str]) -> Iterator[tuple[bytes, dict]]:
+    """Each record without its image, and its values, as long as they can be read; the end is a problem."""
     number = 0
-    while True:
-        try:
-            record = next(iterator, None)
-        except tf.errors.OpError as error:
-            reason = error.message.partition("\n")[0].split("}} ")[-1].split(" [Op:")[0]
-            problems.append(f"{path.name}: cannot be read from record {number} on ({reason})")
-            return
-        if record is None:
-            return
-        yield record
-        number += 1
+    try:
+        for _, record in read_records(path):
+            values = decode(record)
+            yield strip_image(record, values["image/encoded"]), values
+            number += 1
+    except OSError as error:
+        problems.append(f"{path.name}: {error.strerror}")
+    except (DamagedFile, ValueError) as error:
+        problems.append(f"{path.name}: cannot be read from record {number} on ({error})")
 
 
 def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> Iterator[str]:
     data = record["image/encoded"]
-    if hashlib.sha256(data).hexdigest() != record["image/key/sha256"].decode(errors="replace"):
+    if hashlib.sha256(data).hexdigest() != record["image/key/sha256"]:
         yield "its image is not the one that was written: the hash differs"
     try:
         facts = inspect_image(data)
@@ -152,18 +141,16 @@ def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> It
         yield f"its image does not decode ({reason}); a build with --decode leaves it out"
     else:
         stored = tuple(record[f"image/{key}"] for key in ("format", "height", "width", "orientation"))
-        if (facts.format.encode(), facts.height, facts.width, facts.orientation) != stored:
+        if (facts.format, facts.height, facts.width, facts.orientation) != stored:
             yield "its format, size or orientation is not that of its image"
-    ids, ignored = record["image/class/label"].tolist(), record["image/class/ignored"].tolist()
+    ids, ignored = record["image/class/label"], record["image/class/ignored"]
     for what, values in (("labels", ids), ("unknown labels", ignored)):
         if values != sorted(set(values)) or not all(0 <= each < vocabulary.size for each in values):
             yield f"its {what} are not ids in the order of the vocabulary: {values}"
             return
     if set(ids) & set(ignored):
         yield f"a label both holds and is unknown: {sorted(set(ids) & set(ignored))}"
-    if [vocabulary.names[each] for each in ids] != [
-        name.decode(errors="surrogateescape") for name in record["image/class/text"]
-    ]:
+    if [vocabulary.names[each] for each in ids] != record["image/class/text"]:
         yield "its labels' names are not those of the vocabulary"
     if record["image/class/count"] != len(ids):
         yield f"it says {record['image/class/count']} labels and has {len(ids)}"

@@ -16,11 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
-from tfrecords.framing import frame_record
+from tfrecords.framing import DamagedFile, frame_record, read_records
 from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage, prepare_image
 from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
 from tfrecords.pool import run_tasks
-from tfrecords.schema import FIELDS, encode_parts
+from tfrecords.schema import FIELDS, decode, encode_parts, strip_image
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
@@ -180,10 +180,12 @@ def find_kept(shard: Path, key: str) -> ShardResult | None:
         result = ShardResult.from_json(content["result"])
         if content["key"] != key:
             return None
-        if _hash_file(shard) != result.shard.sha256:  # the power failed before all was on the disk
+        if hash_records(shard) != result.shard.records_sha256:  # it is of another build
             return None
         return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    except DamagedFile:  # the power failed before all of it was on the disk
         return None
 
 
@@ -201,6 +203,19 @@ def keep_result(shard: Path, key: str, result: ShardResult) -> None:
     partial = shard.with_name(f"{shard.name}.result.{os.getpid()}.partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
     os.replace(partial, _result_path(shard))
+
+
+def hash_records(path: Path) -> str:
+    """`Shard.records_sha256` of a file, whose checksums are found right.
+
+    Raises:
+        DamagedFile, ValueError: it is not as it was written.
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for _, record in read_records(path):
+        digest.update(strip_image(record, decode(record)["image/encoded"]))
+    return digest.hexdigest()
 
 
 def make_key(task: ShardTask) -> str:
@@ -225,7 +240,7 @@ def _make_records(
     written: list[Annotation],
     skips: list[Skip],
     on_images: Callable[[int], object],
-) -> Iterator[tuple[bytes, ...]]:
+) -> Iterator[tuple[bytes, bytes, bytes]]:
     """The records of a shard, in parts; what became one is added to `written`, what did not to `skips`."""
     for annotation in annotations:
         try:
@@ -238,20 +253,16 @@ def _make_records(
         on_images(1)
 
 
-def _write_file(path: Path, records: Iterable[tuple[bytes, ...]]) -> str:
-    """Writes a TFRecord file and returns its SHA-256, which is taken on the way."""
+def _write_file(path: Path, records: Iterable[tuple[bytes, bytes, bytes]]) -> str:
+    """Writes a TFRecord file of records in parts and returns `Shard.records_sha256`, taken on the way."""
     digest = hashlib.sha256()
     with path.open("wb", buffering=_BUFFER_BYTES) as file:
-        for record in records:
-            for part in frame_record(*record):
+        for before, image, behind in records:
+            for part in frame_record(before, image, behind):
                 file.write(part)
-                digest.update(part)
+            digest.update(before)
+            digest.update(behind)
     return digest.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _result_path(shard: Path) -> Path:

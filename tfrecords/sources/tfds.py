@@ -19,7 +19,7 @@ from tfrecords.annotations import Annotation, Skip
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError, nearest
 from tfrecords.example import example_class
-from tfrecords.framing import checksum, find_records
+from tfrecords.framing import DamagedFile, checksum, read_records
 from tfrecords.manifest import SPLITS
 from tfrecords.quiet import silence_native_stderr
 from tfrecords.sources.base import Source
@@ -178,13 +178,10 @@ def _read_records(path: str) -> Iterator[tuple[_Place, bytes]]:
     """
     again = "prepare the data set again"
     try:
-        with open(path, "rb") as file:
-            for start, stop in find_records(path):
-                file.seek(start)
-                data, crc = file.read(stop - start), file.read(_CRC_BYTES)
-                if crc != checksum(data):
-                    raise UserError(f"{path}: is damaged (the checksum at byte {stop:,} is wrong): {again}")
-                yield _Place(path, start, stop, crc.hex()), data
+        for start, data in read_records(path):
+            yield _Place(path, start, start + len(data), checksum(data).hex()), data
+    except DamagedFile as error:
+        raise UserError(f"{path}: is damaged ({error}): {again}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: {again}") from None
 
