@@ -4,7 +4,7 @@
 
 Copying originals is held against the simplest copy that there is: tar writes the same files into one archive,
 in the same run, in turns with the build. All is on one disk, in the system's folder for temporary files or in
---folder; it needs 5 GB there and some two minutes. The files are in the page cache: no disk is measured.
+--folder; it needs 9 GB there and some three minutes. The files are in the page cache: no disk is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from measure import Measured, Targets, run, run_command
 from PIL import Image, ImageFilter
 
-NUM_FILES = 20_000  # of the size of a photograph of VOC, some 90 kB
+NUM_FILES = 40_000  # of the size of a photograph of VOC
 NUM_LINKS = (100_000, 200_000)  # names of a few small files
 ROUNDS = 3
 

@@ -161,13 +161,16 @@ def _encode_length(number: int) -> bytes:
 
 
 def _set_feature(feature, field: Field, value) -> None:
-    values = value if field.is_list else (value,)
     kind = getattr(feature, _LIST_OF_KIND[field.kind])
+    if not field.is_list:
+        value = (value,)
+    elif not value:
+        kind.SetInParent()  # an empty list is written, too
+        return
     if field.kind == "text":
         # Names that came from the file system may not be UTF-8: their bytes survive the round trip.
-        values = [text.encode("utf-8", "surrogateescape") for text in values]
-    kind.SetInParent()  # of an empty list, too
-    kind.value.extend(values)
+        value = [text.encode("utf-8", "surrogateescape") for text in value]
+    kind.value.extend(value)
 
 
 def _get_feature(features, key: str, field: Field):
