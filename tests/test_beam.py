@@ -13,7 +13,7 @@ from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.sources.table import TableSource
 
-pytest.importorskip("apache_beam", reason="Apache Beam is not installed: pip install 'cnnrnn-tf[beam]'")
+pytest.importorskip("apache_beam", reason="Apache Beam is not installed: pip install apache-beam")
 
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 
@@ -292,5 +292,5 @@ def test_flags_of_beam_alone_are_refused(line, message, capsys):
 
 def test_a_missing_beam_is_told_with_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match=r"Apache Beam is needed .*pip install 'cnnrnn-tf\[beam\]'"):
+    with pytest.raises(UserError, match=r"Apache Beam is needed .*pip install apache-beam"):
         build(DrawnSource(SMALL), "small", tmp_path, write=BeamWriter("DirectRunner"), progress=False)

@@ -12,6 +12,7 @@ import pytest
 import tyro
 from drawn_source import SMALL, DrawnSource
 from PIL import Image
+from readme_snippet import read_as_readme_says
 
 from tfrecords.__main__ import main
 from tfrecords.build import build
@@ -43,6 +44,8 @@ def test_a_table_is_built_and_reported(table, capsys):
     assert "built data/coast" in out
     assert "train           15 images        22 labels" in out
     assert f"next: {format_command('python', '-m', 'tfrecords', 'report', 'coast')}" in out
+    lines = read_as_readme_says("data/coast")
+    assert len(lines) == 3 and all("'sea'" in line or "'sky'" in line for line in lines)
     assert main(["report", "coast"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("coast: 2 labels")

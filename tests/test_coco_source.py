@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from drawn_source import read_records
 from PIL import Image
+from readme_snippet import read_as_readme_says
 
 from tfrecords.__main__ import main
 from tfrecords.annotations import Skip
@@ -95,6 +96,7 @@ def test_it_is_built_from_the_command_line(root, tmp_path, capsys):
     record = read_records(manifest, folder, "train")["train2014/COCO_train2014_000000000009.jpg"]
     np.testing.assert_allclose(record["image/object/area"], [600, 111.5, 111.5])
     assert record["image/object/class/label"].tolist() == [0, 1, 1]
+    assert "[0 1] ['person', 'dog']" in read_as_readme_says(folder)
 
 
 def test_a_path_that_climbs_out_is_skipped(root):

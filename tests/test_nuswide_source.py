@@ -1,16 +1,19 @@
 """NUS-WIDE in the owners' layout: the real label files where they are, and fakes with each awkward case."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from readme_snippet import read_as_readme_says
 
 from tfrecords.__main__ import main
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.build import build
 from tfrecords.errors import UserError
+from tfrecords.report_records import read_truth
 from tfrecords.sources.nuswide import NusWide81, NusWide1000
 from tfrecords.vocabulary import LabelVocabulary
 
@@ -93,6 +96,9 @@ def test_the_command_line_builds_both(root, tmp_path, capsys):
     for name in ("nuswide81", "nuswide1000"):
         assert main(["build", name, "--from", str(root), "--data-dir", str(tmp_path / "data")]) == 0
         assert f"built {tmp_path / 'data' / name}" in capsys.readouterr().out
+        (line,) = read_as_readme_says(tmp_path / "data" / name, "test")
+        names = "['concept05', 'concept80']" if name == "nuswide81" else "['tag5', 'tag80']"
+        assert line.startswith("[") and line.endswith(f"] {names}")
 
 
 # ---- mistakes
@@ -197,3 +203,46 @@ def test_the_real_label_files_give_the_published_counts(tmp_path):
     assert positives == {"train": 301_459, "test": 202_389}
     ranked = sorted(counts["train"].items(), key=lambda item: (-item[1], item[0]))
     assert ranked[:4] == [("sky", 44_255), ("clouds", 32_418), ("person", 30_909), ("water", 21_004)]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
+def test_the_real_label_files_with_stand_in_images_give_every_count_in_the_records(tmp_path):
+    """All of NUS-WIDE: each of its 269,648 names is a link to one of a few pictures of this test's own."""
+    originals = [tmp_path / f"{i}.jpg" for i in range(9)]
+    for i, path in enumerate(originals):
+        Image.new("RGB", (8 + i, 8), (28 * i, 0, 0)).save(path)
+    images = tmp_path / "Flickr"
+    for word in ("Train", "Test"):
+        for number, name in enumerate((SHARED / "ImageList" / f"{word}Imagelist.txt").read_text().split()):
+            path = images / name.replace("\\", "/")
+            if number == 0 or not path.parent.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(originals[number // 30_000], path)  # a file system allows 65,000 links to a file
+    manifest = build(NusWide81(SHARED, images), "nuswide81", tmp_path / "data", progress=False)
+    shutil.rmtree(images)
+    folder = tmp_path / "data" / "nuswide81"
+    vocabulary = LabelVocabulary.load(folder)
+    files = SHARED / "Groundtruth" / "TrainTestLabels"
+    truth = {
+        split: {
+            name: (files / f"Labels_{name}_{split.title()}.txt").read_bytes().count(b"1")
+            for name in vocabulary.names
+        }
+        for split in ("train", "test")
+    }
+    ranked = sorted(truth["train"].items(), key=lambda item: (-item[1], item[0]))
+    assert list(zip(vocabulary.names, vocabulary.counts, strict=True)) == ranked
+    assert ranked[:4] == [("sky", 44_255), ("clouds", 32_418), ("person", 30_909), ("water", 21_004)]
+    for split, num_images, num_labels, num_all in (
+        ("train", 125_449, 301_459, 161_789),
+        ("test", 83_898, 202_389, 107_859),
+    ):
+        facts = manifest.splits[split]
+        assert (facts.num_images, facts.num_labels) == (num_images, num_labels)
+        assert facts.skipped == {"untagged": num_all - num_images}
+        positive, unknown = read_truth(folder, manifest, vocabulary, split)
+        assert positive.shape == (num_images, 81) and not unknown.any() and positive.any(axis=1).all()
+        assert dict(zip(vocabulary.names, positive.sum(axis=0).tolist(), strict=True)) == truth[split]
+    assert manifest.max_labels_per_image == 13
+    assert manifest.holdout.num_images == pytest.approx(12_545, abs=300)  # inside the 125,449
+    shutil.rmtree(tmp_path / "data")

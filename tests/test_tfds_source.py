@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from drawn_source import read_bytes, read_records
+from readme_snippet import read_as_readme_says
 
 from tfrecords.__main__ import main
 from tfrecords.annotations import Annotation, Box, Skip
@@ -22,7 +23,7 @@ from tfrecords.sources.tfds_features import BadRecord, LabelsFeature, RecordLabe
 from tfrecords.verify import verify
 from tfrecords.vocabulary import LabelVocabulary
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="needs `pip install 'cnnrnn-tf[tfds]'`")
+tfds = pytest.importorskip("tensorflow_datasets", reason="needs `pip install tensorflow-datasets`")
 
 from tfds_builders import DrawnPhotos, DrawnTags, draw, prepare  # noqa: E402
 
@@ -297,6 +298,7 @@ def test_it_is_built_from_the_command_line_with_images_byte_for_byte(prepared, t
             assert record["image/encoded"] == draw(numbers[image_id])
             assert record["image/filename"].decode() == image_id
     assert set(LabelVocabulary.load(folder).names) == {"red", "green", "blue"}
+    assert len(read_as_readme_says(folder)) == 3
     assert verify(folder, progress=False).ok
     written = (folder / "manifest.json").read_text() + (folder / "skipped.csv").read_text()
     assert str(prepared) not in written
@@ -453,7 +455,7 @@ def test_what_stops_the_preparation_is_told_in_one_line(tmp_path):
 
 def test_the_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match=r"needs TensorFlow Datasets: run `pip install 'cnnrnn-tf\[tfds\]'`"):
+    with pytest.raises(UserError, match=r"needs TensorFlow Datasets: run `pip install tensorflow-datasets`"):
         TfdsSource("drawn_photos")
 
 

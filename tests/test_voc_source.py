@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from drawn_source import read_records
 from PIL import Image
+from readme_snippet import read_as_readme_says
 
 from tfrecords.__main__ import main
 from tfrecords.annotations import Skip
@@ -100,6 +101,9 @@ def test_it_is_built_from_the_devkit_or_the_folder_in_it(devkit, tmp_path, inner
     assert [vocabulary.names[i] for i in record["image/class/ignored"]] == ["car"]
     np.testing.assert_allclose(record["image/object/area"], [49, 4], rtol=1e-5)
     assert manifest.splits["test"].num_unknown == 2 and manifest.splits["test"].num_untagged == 1
+    lines = read_as_readme_says(folder)
+    assert len(lines) == min(manifest.splits["train"].num_images, 3)
+    assert any("'person'" in line for line in lines)
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;">]><annotation>&c;</annotation>'

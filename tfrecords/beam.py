@@ -139,7 +139,7 @@ def _import_beam() -> None:
     try:
         import apache_beam  # noqa: F401
     except ImportError as error:
-        raise UserError(f"Apache Beam is needed ({error}): pip install 'cnnrnn-tf[beam]'") from None
+        raise UserError(f"Apache Beam is needed ({error}): pip install apache-beam") from None
     finally:
         logging.disable(logging.NOTSET)
 

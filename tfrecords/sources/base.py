@@ -61,17 +61,17 @@ class Source(ABC):
         return []
 
 
-def is_url(path: str) -> bool:
+def is_url(path: str | os.PathLike) -> bool:
     """Whether `path` names something in an object store, such as `gs://bucket/images`."""
-    return "://" in path
+    return "://" in os.fspath(path)
 
 
-def is_folder(path: str) -> bool:
+def is_folder(path: str | os.PathLike) -> bool:
     """Whether `path` is a folder on the disk, or a URL: what is there is seen when it is read."""
     return is_url(path) or os.path.isdir(path)
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str | os.PathLike) -> bytes:
     """The content of a file on the disk, or, by Apache Beam's file systems, of a URL.
 
     Raises:

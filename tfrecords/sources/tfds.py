@@ -241,7 +241,7 @@ def _import_tfds():
         if error.name != "tensorflow_datasets":
             raise
         raise UserError(
-            "the source tfds needs TensorFlow Datasets: run `pip install 'cnnrnn-tf[tfds]'`"
+            "the source tfds needs TensorFlow Datasets: run `pip install tensorflow-datasets`"
         ) from None
     return tensorflow_datasets
 
