@@ -15,6 +15,8 @@ from tfrecords.build import build
 from tfrecords.report import count_pairs, count_together, find_ceilings, read_contents, read_truth, summarize
 from tfrecords.report_ceilings import fill, list_every, list_rarest
 from tfrecords.report_tables import render
+from tfrecords.sources.table import TableSource
+from tfrecords.verify import verify
 from tfrecords.vocabulary import LabelVocabulary
 
 # 40 images of a sunny beach, 30 of a night, 20 of the sea by night, 10 of nothing.
@@ -358,6 +360,20 @@ def test_truth_is_read_from_the_records(dataset_dir):
     assert positive.sum(axis=0).tolist() == list(vocabulary.counts)
     assert unknown.sum(axis=0).tolist() == [30, 0, 0, 0, 0, 0]
     assert not (positive & unknown).any()
+
+
+def test_the_same_picture_in_train_and_test_is_told_by_its_hash(tmp_path, capsys):
+    for name, colour in (("a.png", "red"), ("b.png", "blue"), ("c.png", "red"), ("d.png", "lime")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    rows = ("a.png,sky;sea,train", "b.png,sky,train", "c.png,sea,test", "d.png,sea,test")
+    (tmp_path / "labels.csv").write_text("image,labels,split\n" + "\n".join(rows))
+    build(TableSource(tmp_path / "labels.csv"), "mine", tmp_path / "data", progress=False)
+    summary = summarize(tmp_path / "data" / "mine")
+    assert summary["shared_images"] == [{"a": "train", "b": "test", "images": 1}]
+    told = "1 images of test are also in train, byte for byte: `python -m tfrecords verify mine` names one"
+    assert told in render(summary)
+    [note] = verify(tmp_path / "data" / "mine", progress=False).notes
+    assert "c.png = a.png" in note
 
 
 def test_the_summary_is_json(summary):

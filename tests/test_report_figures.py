@@ -50,7 +50,9 @@ def make_contents(names, train, test=None, sizes=((600, 400),)):
 def make_records(positive, sizes):
     width, height = np.resize(np.array(sizes), (len(positive), 2)).T
     ones = np.ones(len(positive), np.uint8)
-    return Records(positive, np.zeros_like(positive), width, height, width, ones, np.full(len(ones), b"jpeg"))
+    return Records(
+        positive, np.zeros_like(positive), width, height, width, ones, np.full(len(ones), b"jpeg"), ones
+    )
 
 
 def make_ranked(num_labels, seed=0):

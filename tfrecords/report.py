@@ -9,7 +9,8 @@ decoded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ def summarize(dataset_dir: str | Path, k: int = 3, max_rows: int = 20) -> dict:
 
     Returns:
         `name`, `fingerprint`, `num_labels`, `k`; `splits`: the figures of each; `labels`: name and positives
-        in each split; `together` and `exclusive`: pairs of labels; and the manifest's `reference_rows`.
+        in each split; `together` and `exclusive`: pairs of labels; `shared_images`: how many images of one
+        split are also in another, byte for byte; and the manifest's `reference_rows`.
 
     Raises:
         UserError: nothing is built there, or a shard is not as it was built.
@@ -74,6 +76,7 @@ def describe(contents: Contents, k: int = 3, max_rows: int = 20) -> dict:
         ],
         "together": pairs.list_together(vocabulary.names, max_rows),
         "exclusive": pairs.list_exclusive(vocabulary.names, max_rows),
+        "shared_images": list(_count_shared(contents.records)),
         "reference_rows": manifest.reference_rows,
     }
 
@@ -147,6 +150,16 @@ def count_together(positive: np.ndarray) -> np.ndarray:
         block = positive[start : start + 8192].astype(np.float32)
         together += (block.T @ block).astype(np.int64)
     return together
+
+
+def _count_shared(records: Mapping[str, Records]) -> Iterator[dict]:
+    """Pairs of splits that hold the same files, by their hashes: what is tested would leak into training."""
+    import numpy as np
+
+    for (a, first), (b, second) in itertools.combinations(records.items(), 2):
+        count = int(np.isin(second.sha256, first.sha256).sum())
+        if count:
+            yield {"a": a, "b": b, "images": count}
 
 
 def _summarize_split(contents: Contents, split: str, k: int) -> dict:

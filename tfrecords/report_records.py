@@ -24,6 +24,7 @@ _KEYS = (
     "image/orientation",
     "image/format",
     "image/encoded",
+    "image/key/sha256",
 )
 _FIRST_ORIENTATION_THAT_SWAPS = 5  # EXIF 5 to 8 turn by a quarter: the stored width is seen as the height
 
@@ -34,7 +35,8 @@ class Records:
 
     `positive` and `unknown` are `<bool>[images, labels]`, all others `[images]`. `width` and `height` are px
     as the image is seen, upright: where EXIF turns it by a quarter, the stored ones are swapped. `num_bytes`
-    is the size of its file, `orientation` EXIF's 1 to 8, `format` the record's `image/format`, as bytes.
+    is the size of its file, `orientation` EXIF's 1 to 8, `format` the record's `image/format`, as bytes, and
+    `sha256` the hexadecimal hash of the file.
     """
 
     positive: np.ndarray
@@ -44,6 +46,7 @@ class Records:
     num_bytes: np.ndarray
     orientation: np.ndarray
     format: np.ndarray
+    sha256: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,17 @@ def read_records(
     positive, unknown = (np.zeros((num_images, vocabulary.size), bool) for _ in range(2))
     width, height, num_bytes = (np.zeros(num_images, np.int64) for _ in range(3))
     orientation, file_format = np.zeros(num_images, np.uint8), np.zeros(num_images, "S8")
+    sha256 = np.zeros(num_images, "S64")
     for rows, batch in _read_batches(manifest.shard_paths(dataset_dir, split)):
         _mark(positive, rows, batch["image/class/label"])
         _mark(unknown, rows, batch["image/class/ignored"])
         width[rows], height[rows] = batch["image/width"], batch["image/height"]
         num_bytes[rows], orientation[rows] = batch["image/encoded"], batch["image/orientation"]
         file_format[rows] = batch["image/format"].astype("S8")
+        sha256[rows] = batch["image/key/sha256"].astype("S64")
     turned = orientation >= _FIRST_ORIENTATION_THAT_SWAPS
     upright = np.where(turned, height, width), np.where(turned, width, height)
-    return Records(positive, unknown, *upright, num_bytes, orientation, file_format)
+    return Records(positive, unknown, *upright, num_bytes, orientation, file_format, sha256)
 
 
 def read_truth(

@@ -38,7 +38,7 @@ def render(summary: Mapping, max_rows: int = 20) -> str:
     _print_tables(console, tables)
     console.print(_CEILING_NOTE)
     _print_tables(console, [_tabulate_references(summary["reference_rows"])])
-    for line in _list_dead_labels(summary):
+    for line in (*_list_dead_labels(summary), *_list_shared_images(summary)):
         console.print(line)
     return console.file.getvalue()
 
@@ -185,6 +185,14 @@ def _format_score(value) -> str:
     if value is None:
         return ""
     return _percent(value) if isinstance(value, float) else str(value)
+
+
+def _list_shared_images(summary: Mapping) -> list[str]:
+    return [
+        f"\n{pair['images']:,} images of {pair['b']} are also in {pair['a']}, byte for byte: "
+        f"`python -m tfrecords verify {summary['name']}` names one"
+        for pair in summary["shared_images"]
+    ]
 
 
 def _list_dead_labels(summary: Mapping) -> list[str]:
