@@ -191,26 +191,34 @@ def test_a_stopped_build_with_other_labels_starts_anew(stopped, files, tmp_path)
     assert sorted(again.read) == sorted(stopped)
 
 
-def kill_and_finish(tmp_path, num_kills, seed):
+MODES = (
+    ("--workers", "1"),
+    ("--workers", "2"),
+    ("--workers", "5"),
+    ("--workers", "2", "--runner", "DirectRunner"),
+)
+
+
+def kill_and_finish(tmp_path, num_kills, seed, mode):
     """A build that is killed at random moments, finished at last; and one that is not."""
     rng = random.Random(seed)
     command = [sys.executable, "-m", "tfrecords", "build", "demo", "--num-train", "1200", "--num-test", "300"]
     for _ in range(num_kills):
         with subprocess.Popen(
-            [*command, "--data-dir", tmp_path / "killed", "--workers", "2"],
+            [*command, "--data-dir", tmp_path / "killed", *mode],
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as process:
             try:
-                process.wait(rng.uniform(0.5, 8))
+                process.wait(rng.uniform(0.5, 6))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
         if (tmp_path / "killed" / "demo").exists():
             break
-    for folder, workers in (("killed", "5"), ("unbroken", "1")):
+    for folder, words in (("killed", mode), ("unbroken", MODES[0])):
         if not (tmp_path / folder / "demo").exists():
             subprocess.run(
-                [*command, "--data-dir", tmp_path / folder, "--workers", workers],
+                [*command, "--data-dir", tmp_path / folder, *words],
                 check=True,
                 capture_output=True,
             )
@@ -219,12 +227,15 @@ def kill_and_finish(tmp_path, num_kills, seed):
 
 
 def test_a_build_that_is_killed_and_run_again_ends_with_the_same_bytes(tmp_path):
-    killed, unbroken = kill_and_finish(tmp_path, num_kills=2, seed=0)
+    killed, unbroken = kill_and_finish(tmp_path, num_kills=2, seed=0, mode=MODES[2])
     assert killed == unbroken
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(20))
-def test_a_build_that_is_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, seed):
-    killed, unbroken = kill_and_finish(tmp_path, num_kills=3, seed=seed)
+@pytest.mark.parametrize("mode", MODES, ids="_".join)
+def test_a_build_that_is_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, seed, mode):
+    if "--runner" in mode:
+        pytest.importorskip("apache_beam", reason="Apache Beam is not installed")
+    killed, unbroken = kill_and_finish(tmp_path, num_kills=1, seed=seed, mode=mode)
     assert killed == unbroken
