@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -171,17 +172,22 @@ def run_build(folder, *words, **options):
     )
 
 
-def test_a_disk_that_is_full_is_told_and_what_is_finished_waits(tmp_path):
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [(300_000, "File too large"), (50_000, "annotations.sqlite|File too large")],
+    ids=["while a shard is written", "while labels are read"],
+)
+def test_a_disk_that_is_full_is_told_and_the_next_build_is_whole(tmp_path, limit, reason):
     """The operating system's limit on a file's size stands for the end of the disk."""
 
     def limit_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     with run_build(tmp_path, "--num-train", "300", "--num-test", "60", preexec_fn=limit_files) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     (line,) = err.strip().splitlines()[-1:]
-    assert line.startswith("error: cannot write ") and "File too large" in line
+    assert re.match(f"error: cannot write .*({reason})", line)
     assert "Traceback" not in err
     assert not (tmp_path / "demo").exists()
     with run_build(tmp_path, "--num-train", "300", "--num-test", "60") as process:

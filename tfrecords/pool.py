@@ -16,7 +16,7 @@ from tfrecords.errors import UserError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# A spawned worker imports TensorFlow first, which takes longer than this many images.
+# To start a pool takes longer than to deal with so few images.
 _MIN_IMAGES_FOR_POOL = 300
 
 

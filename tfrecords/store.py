@@ -5,10 +5,13 @@ They wait in a file and not in memory, so that a build of any number of images n
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
@@ -39,13 +42,18 @@ class AnnotationStore:
 
     @classmethod
     def fill(cls, path: str | Path, items: Iterable[tuple[str, Annotation | Skip]]) -> AnnotationStore:
-        """Makes the file anew, of (split, item) as a source yields them."""
+        """Makes the file anew, of (split, item) as a source yields them.
+
+        Raises:
+            OSError: the disk refuses.
+        """
         Path(path).unlink(missing_ok=True)
-        store = cls(path)
-        store._connection.executescript(_TABLES)
-        with store._connection:
-            store._connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", store._divide(items))
-            store._connection.executescript(_INDEXES)
+        with _os_errors(path):
+            store = cls(path)
+            store._connection.executescript(_TABLES)
+            with store._connection:
+                store._connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", store._divide(items))
+                store._connection.executescript(_INDEXES)
         return store
 
     def _divide(self, items: Iterable[tuple[str, Annotation | Skip]]) -> Iterator[tuple]:
@@ -58,12 +66,13 @@ class AnnotationStore:
                 yield split, position, image_id, _to_pickle(item)
 
     def add_skips(self, split: str, skips: Iterable[Skip]) -> None:
-        """Adds images that were left out of `split`."""
+        """Adds images that were left out of `split`. Raises: OSError where the disk refuses."""
         rows = (
             (split, skip.reason, _to_bytes(skip.image_id), _to_bytes(skip.detail), skip.by_choice)
             for skip in skips
         )
-        self._connection.executemany("INSERT INTO skips VALUES (?, ?, ?, ?, ?)", rows)
+        with _os_errors(self.path):
+            self._connection.executemany("INSERT INTO skips VALUES (?, ?, ?, ?, ?)", rows)
 
     def count_images(self, split: str) -> int:
         """How many annotations `split` has."""
@@ -115,6 +124,14 @@ class AnnotationStore:
 
     def __exit__(self, *error) -> None:
         self.close()
+
+
+@contextmanager
+def _os_errors(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:  # of a disk that is full, read-only or broken
+        raise OSError(errno.EIO, str(error), os.fspath(path)) from None
 
 
 def _to_pickle(item: Annotation) -> bytes:
