@@ -35,6 +35,7 @@ setup(
         "keras>=3.15",
         "tensorboard",
         "numpy",
+        "protobuf",
         "google-crc32c",  # TFRecord's checksum, without an import of TensorFlow
         "pycocotools",
         "tyro",

@@ -1,5 +1,6 @@
 """Images in a .zip or .tar: read one by one, to the same records as from a folder."""
 
+import os
 import shutil
 import tarfile
 import zipfile
@@ -126,6 +127,21 @@ def test_a_link_in_a_tar_is_no_image(tmp_path, folder):
     found = archives.open_archive(pack(folder, ".tar"))
     with pytest.raises(OSError, match="no plain file in the archive"):
         found.read("link.jpg")
+
+
+def test_a_second_name_of_a_file_in_a_tar_is_that_file(tmp_path, folder):
+    os.link(folder / "a.jpg", folder / "z.jpg")
+    assert archives.open_archive(pack(folder, ".tar")).read("z.jpg") == (folder / "a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_an_archive_that_was_packed_anew_is_opened_anew(tmp_path, folder, suffix):
+    path = pack(folder, suffix)
+    before = archives.open_archive(path)
+    assert archives.open_archive(path) is before
+    Image.new("RGB", (40, 40)).save(folder / "a.jpg")
+    pack(folder, suffix)
+    assert archives.open_archive(path).read("a.jpg") == (folder / "a.jpg").read_bytes()
 
 
 def test_a_tar_that_was_cut_off_after_it_was_opened_is_told(tmp_path, folder):

@@ -225,6 +225,51 @@ def test_images_in_an_object_store_are_read_by_a_local_build_too(table, bucket):
     assert manifest.splits["train"].skipped == {"missing_image": 11, "truncated_image": 11}
 
 
+def test_an_image_that_was_missing_in_an_object_store_is_looked_for_again(table, bucket):
+    os.rename(table.parent / "photos", bucket / "photos")
+    source, folder = TableSource(table, "bucket://photos"), table.parent / "data"
+    writer = BeamWriter("DirectRunner", IN_PROCESS, staging="bucket://staging")
+    for write in (None, writer):
+        with pytest.raises(UserError, match="14 missing_image"):
+            build(source, "mine", folder, workers=1, strict=True, write=write, progress=False)
+    for i in range(5, 1300, 97):
+        if not (bucket / "photos" / f"{i}.jpg").exists():
+            Image.new("RGB", (8, 6), (i % 256, 0, 0)).save(bucket / "photos" / f"{i}.jpg")
+    manifest = build(source, "mine", folder, write=writer, progress=False)
+    assert {reason for split in manifest.splits.values() for reason in split.skipped} == {"truncated_image"}
+
+
+class Locked(DrawnSource):
+    """Has no permission to read one image, for a time."""
+
+    locked = True
+
+    def read_image(self, annotation):
+        if self.locked and annotation.image_id == "a.jpg":
+            raise PermissionError(13, "Permission denied", "a.jpg")
+        return super().read_image(annotation)
+
+
+@pytest.mark.parametrize("suffix", ["", ".result.json"])
+def test_a_collection_that_broke_off_is_made_up_for(tmp_path, bucket, monkeypatch, suffix):
+    """The shard, or its result, has gone from the staging folder, and an image cannot be read at first."""
+
+    def break_off(path):
+        delete(path)
+        if path.endswith(f".tfrecord{suffix}"):
+            raise OSError(5, "the network is down", path)
+
+    delete = beam_module._delete
+    writer = BeamWriter("DirectRunner", IN_PROCESS, staging="bucket://staging")
+    monkeypatch.setattr(beam_module, "_delete", break_off)
+    with pytest.raises(UserError, match="the network is down"):
+        build(Locked(SMALL), "small", tmp_path, write=writer, progress=False)
+    monkeypatch.setattr(beam_module, "_delete", delete)
+    monkeypatch.setattr(Locked, "locked", False)
+    manifest = build(Locked(SMALL), "small", tmp_path, write=writer, progress=False)
+    assert manifest.splits["train"].skipped == {"no_consent": 1}
+
+
 def test_a_staged_shard_that_is_not_what_was_written_is_refused(tmp_path, bucket, monkeypatch):
     def flip(path, chunks):
         data = bytearray(b"".join(chunks))
@@ -252,7 +297,7 @@ def test_a_staged_shard_that_is_not_what_was_written_is_refused(tmp_path, bucket
         ),
         (
             BeamWriter("DirectRunner", IN_PROCESS, staging="nowhere://x"),
-            "nowhere://x/small.building/train.*: Unable to get filesystem",
+            "nowhere://x/small.building-.*/train.*: Unable to get filesystem",
         ),
     ],
 )

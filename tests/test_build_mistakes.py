@@ -190,6 +190,16 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
         build(DrawnSource(SMALL), name, tmp_path, progress=False)
 
 
+def test_a_link_to_a_data_set_is_refused_at_once_with_where_to_build(tmp_path):
+    build(DrawnSource(SMALL), "small", tmp_path / "other", progress=False)
+    (tmp_path / "small").symlink_to(tmp_path / "other" / "small")
+    with pytest.raises(
+        UserError, match=r"small is a link: build where it leads to, with --data-dir .*other,"
+    ):
+        build(DrawnSource(SMALL), "small", tmp_path, overwrite=True, progress=False)
+    assert (tmp_path / "small").is_symlink()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_no_data_set_is_never_replaced(tmp_path, overwrite):
     """It might hold the very photographs: `--data-dir . --name photos --overwrite`."""

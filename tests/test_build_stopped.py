@@ -184,6 +184,36 @@ def is_zombie(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def test_a_stopped_build_sees_an_image_exchanged_for_one_of_the_same_size_and_date(tmp_path, small_shards):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    annotations = []
+    for i in range(12):
+        Image.new("RGB", (8, 6), "red").save(folder / f"{i}.bmp")
+        annotations.append(Annotation(f"{i}.bmp", str(folder / f"{i}.bmp"), ("sky", "sea")[: 1 + i % 2]))
+    order = CountedSource({"train": annotations})
+    build(order, "whole", tmp_path, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        build(CountedSource({"train": annotations}, order.read[-1]), "small", tmp_path, progress=False)
+    first = folder / order.read[0]
+    facts = first.stat()
+    Image.new("RGB", (8, 6), "blue").save(first)
+    os.utime(first, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (first.stat().st_size, first.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+    manifest = build(CountedSource({"train": annotations}), "small", tmp_path, progress=False)
+    record = read_records(manifest, tmp_path / "small", "train")[order.read[0]]
+    assert record["image/encoded"] == first.read_bytes()
+
+
+def test_half_shards_of_killed_builds_do_not_pile_up(stopped, files, tmp_path):
+    half = tmp_path / ".small.building" / "train-00000-of-00006.tfrecord.123.partial"
+    half.write_bytes(bytes(1000))
+    order = CountedSource(files, stop_at=stopped[25])
+    with pytest.raises(KeyboardInterrupt):
+        build(order, "small", tmp_path, progress=False)
+    assert not half.exists()
+
+
 def test_a_stopped_build_with_other_labels_starts_anew(stopped, files, tmp_path):
     files["train"] = [dataclasses.replace(item, labels=("boat",)) for item in files["train"]]
     again = CountedSource(files)

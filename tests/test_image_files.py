@@ -135,6 +135,9 @@ JPEGS = {
     **{f"EXIF {tag}": encode_picture(exif=with_orientation(tag)) for tag in range(1, 9)},
     "broken EXIF": encode_picture(exif=b"Exif\0\0MM\0*\0\0\xff\xff"),
     "bytes behind its end": encode_picture() + b"\0" * 100,
+    "orientation in XMP alone": encode_picture(
+        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF>'
+    ),
     "padding before a marker": encode_picture()[:2] + b"\xff\xff" + encode_picture()[2:],
 }
 
@@ -250,6 +253,14 @@ def test_of_an_animation_the_first_frame_is_kept():
     red.save(file, "GIF", save_all=True, append_images=[blue])
     pixels = decode(prepare_image(file.getvalue(), ImageRules(max_side=32)).data)
     assert np.abs(pixels - [255, 0, 0]).max() < 5
+
+
+def test_an_image_too_wide_for_a_jpeg_is_a_problem_of_its_own():
+    file = io.BytesIO()
+    Image.new("L", (66_000, 2)).save(file, "PNG")
+    with pytest.raises(ImageProblem, match=r"too_large.*66000 x 2 px: a JPEG has at most 65,500 a side"):
+        prepare_image(file.getvalue(), ImageRules(quality=90))
+    assert prepare_image(file.getvalue(), ImageRules(max_side=6600)).facts.width == 6600
 
 
 def test_a_cut_off_image_is_a_problem_before_it_is_encoded():

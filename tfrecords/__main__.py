@@ -49,7 +49,7 @@ class BuildOptions:
     quality: int | None = None
     """Of the JPEGs that --max-side makes, 1 to 100 (default 95); without it, every image becomes one."""
     decode: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Decode every image, to skip those whose pixels are damaged and not only cut off; ten times slower."""
+    """Decode every image, to skip those that do not decode though they are whole; ten times slower."""
     runner: str | None = None
     """Build by Apache Beam on this runner, such as DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
     beam_options: str = ""
@@ -122,7 +122,7 @@ class BuildCoco2014(BuildOptions):
     images: _Images = None
     """Folder that holds train2014 and val2014; the same by default."""
     download: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """First fetch, unpack and remove the owners' archives (20.4 GB); what is there already is not fetched."""
+    """First fetch, unpack and remove the owners' archives (20.4 GB), those not yet unpacked so."""
     name: str = "coco2014"
     """Name of the data set."""
 
@@ -141,7 +141,7 @@ class BuildVoc2007(BuildOptions):
     root: _From = tyro.MISSING
     """The VOCdevkit that both archives were unpacked to."""
     download: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """First fetch, unpack and remove the owners' archives (0.9 GB); what is there already is not fetched."""
+    """First fetch, unpack and remove the owners' archives (0.9 GB), those not yet unpacked so."""
     name: str = "voc2007"
     """Name of the data set."""
 
@@ -298,7 +298,10 @@ def _run(args: list[str] | None) -> int | None:
 def _build(options: BuildOptions) -> None:
     from tfrecords.build import build, check_target
 
-    check_target(options.name, options.data_dir, options.overwrite)  # before hours of a download
+    # What can be wrong with the flags is told before hours of a download.
+    check_target(options.name, options.data_dir, options.overwrite)
+    rules = ImageRules(options.max_side, options.quality, options.decode)
+    write = _make_writer(options)
     manifest = build(
         options.make_source(),
         options.name,
@@ -306,8 +309,8 @@ def _build(options: BuildOptions) -> None:
         workers=options.workers,
         overwrite=options.overwrite,
         strict=options.strict,
-        rules=ImageRules(options.max_side, options.quality, options.decode),
-        write=_make_writer(options),
+        rules=rules,
+        write=write,
     )
     _print_summary(manifest, options.data_dir)
 
@@ -318,8 +321,9 @@ def _make_writer(options: BuildOptions) -> ShardWriter | None:
             if value:
                 raise UserError(f"{flag} is for a build by Apache Beam: name its --runner, too")
         return None
-    from tfrecords.beam import BeamWriter
+    from tfrecords.beam import BeamWriter, import_beam
 
+    import_beam()
     return BeamWriter(options.runner, options.beam_options, options.staging, options.workers)
 
 

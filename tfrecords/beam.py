@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -33,6 +34,7 @@ from tfrecords.writer import (
     ShardTask,
     find_kept,
     hash_records,
+    is_final,
     keep_result,
     make_key,
     write_shard,
@@ -66,13 +68,13 @@ class BeamWriter:
             UserError: Beam is not installed, knows no such runner or option, or the pipeline failed.
             OSError: a shard cannot be written here.
         """
-        _import_beam()
+        import_beam()
         keys = [make_key(task) for task in tasks]
         results = [find_kept(task.path, key) for task, key in zip(tasks, keys, strict=True)]
         missing = [i for i, result in enumerate(results) if result is None]
         on_images(sum(len(tasks[i].annotations) for i in range(len(tasks)) if i not in set(missing)))
         if missing:
-            folder = self._staging_folder(tasks[0].path.parent)
+            folder = self._staging_folder(tasks[0].path.parent, keys)
             self._run([_stage(tasks[i], keys[i], folder) for i in missing])
             for i in missing:
                 results[i] = _collect(tasks[i], keys[i], folder)
@@ -80,11 +82,12 @@ class BeamWriter:
             _remove_folder(folder)
         return results
 
-    def _staging_folder(self, hidden: Path) -> str:
-        """A folder of its own for each data set, which is built in `hidden`."""
+    def _staging_folder(self, hidden: Path, keys: Sequence[str]) -> str:
+        """A folder of its own for each data set of these very tasks, which is built in `hidden`."""
         if self.staging is None:
             return str(hidden.absolute() / "staging")
-        return _join(self.staging, hidden.name.strip("."))
+        digest = hashlib.sha256("".join(keys).encode()).hexdigest()
+        return _join(self.staging, f"{hidden.name.strip('.')}-{digest[:12]}")
 
     def _run(self, places: Sequence[str]) -> None:
         import apache_beam as beam
@@ -129,12 +132,13 @@ def read_url(path: str) -> bytes:
         FileNotFoundError, OSError: there is no such file, or it cannot be read.
         UserError: Beam is not installed, or lacks what this kind of URL needs.
     """
-    _import_beam()
+    import_beam()
     with _open(path) as file:
         return file.read()
 
 
-def _import_beam() -> None:
+def import_beam() -> None:
+    """Imports Apache Beam, which takes a moment. Raises: UserError where it is not installed."""
     logging.disable(logging.WARNING)  # Beam warns of what it would need on Google's cloud
     try:
         import apache_beam  # noqa: F401
@@ -152,7 +156,8 @@ def _write_staged(place: str) -> None:
     with _open(place) as file:
         key, task = pickle.load(file)
     shard = _strip_task(place)
-    if _read_staged(shard, key) is not None:
+    staged = _read_staged(shard, key)
+    if staged is not None and is_final(staged):
         return
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / task.path.name
@@ -184,9 +189,12 @@ def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
             "with --staging"
         )
     partial = task.path.with_name(f"{task.path.name}.{os.getpid()}.partial")
-    with _open(shard) as source, partial.open("wb") as file:
-        while chunk := source.read(_CHUNK_BYTES):
-            file.write(chunk)
+    try:
+        with _open(shard) as source, partial.open("wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK_BYTES)
+    except OSError:
+        partial.unlink(missing_ok=True)  # the disk may be full
+        raise
     try:
         is_whole = hash_records(partial) == result.shard.records_sha256
     except (DamagedFile, ValueError):
@@ -195,6 +203,7 @@ def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
         raise UserError(f"{shard}: is not what the worker wrote: remove {folder} and run again")
     os.replace(partial, task.path)
     keep_result(task.path, key, result)
+    _delete(shard + RESULT_SUFFIX)  # first: a result without its shard would be trusted
     _delete(shard)
     return result
 

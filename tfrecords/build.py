@@ -46,7 +46,7 @@ def build(
 
     The folder appears in one step when everything is written. A build that fails, is killed or interrupted by
     Ctrl-C keeps its finished shards in a hidden folder; run again, it goes on there and ends with the same
-    bytes as one that was not. The memory that it needs does not grow with the number of images.
+    bytes as one that was not. Beyond what the source itself keeps, memory does not grow with the images.
 
     Args:
         name: letters, digits, `.`, `_` and `-`; the name that training asks for.
@@ -66,7 +66,7 @@ def build(
     try:
         with _appearing_folder(target, overwrite) as folder:
             counts: Counter[str] = Counter()
-            items = _count_labels(source.items(), counts)
+            items = _count_labels(_read_items(source), counts)
             with AnnotationStore.fill(folder / _STORE_FILE_NAME, items) as store:
                 splits = _check_store(source, store)
                 if strict:
@@ -106,6 +106,14 @@ def check_target(name: str, data_dir: str | Path, overwrite: bool = False) -> Pa
     target = Path(data_dir) / name
     _refuse_existing(target, overwrite)
     return target
+
+
+def _read_items(source: Source) -> Iterator[tuple[str, Annotation | Skip]]:
+    """The items of a source, whose files are not to be mistaken for those that are written."""
+    try:
+        yield from source.items()
+    except OSError as error:
+        raise UserError(f"cannot read the source: {error}") from None
 
 
 def _count_labels(
@@ -262,6 +270,11 @@ def _check_name(name: str) -> None:
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
     """Nothing is replaced unless asked for, and nothing but a data set ever: it might be the photographs."""
+    if target.is_symlink():
+        raise UserError(
+            f"{target} is a link: build where it leads to, with --data-dir {target.resolve().parent}, or "
+            "choose another --name"
+        )
     if not target.exists():
         return
     if not (target / MANIFEST_FILE_NAME).is_file():
@@ -280,6 +293,8 @@ def _appearing_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock_folder(hidden)
     try:
+        for partial_file in hidden.glob("*.partial"):  # of a build that was killed
+            partial_file.unlink()
         _mend_replacement(target)
         _refuse_existing(target, overwrite)  # another build may have ended since
         yield hidden

@@ -37,6 +37,8 @@ def run_main(run: Callable[[], int | None]) -> int:
     lines would stand between those of a table and break up progress bars.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with contextlib.suppress(AttributeError):  # stdout may be replaced; a path need not be UTF-8
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         return run() or 0
     except UserError as error:

@@ -18,6 +18,7 @@ _EXIF_ORIENTATION = 0x0112
 # MPO is the JPEG of phones and stereo cameras with further pictures behind the first one.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"RIFF")
+_MAX_JPEG_SIDE = 65_500  # px, of libjpeg
 _JPEG_END = b"\xff\xd9"
 # The orders of bytes in a BMP that TensorFlow reads as Pillow does; palettes it takes for shades of grey.
 _READABLE_BMP = {("raw", order) for order in ("BGR", "BGRX", "BGRA", "L")}
@@ -113,6 +114,11 @@ def prepare_image(data: bytes, rules: ImageRules) -> PreparedImage:
             raise ImageProblem("truncated_image", _one_line(error)) from None
         profile = image.info.get("icc_profile") if image.mode == pixels.mode else None
     width, height = pixels.size
+    if max(width, height) > _MAX_JPEG_SIDE:
+        raise ImageProblem(
+            "too_large",
+            f"{width} x {height} px: a JPEG has at most {_MAX_JPEG_SIDE:,} a side; use --max-side",
+        )
     encoded = _encode_jpeg(pixels, rules.quality or DEFAULT_QUALITY, facts.orientation, profile)
     return PreparedImage(
         encoded,
@@ -230,11 +236,9 @@ def _encode_jpeg(pixels, quality: int, orientation: int, profile: bytes | None) 
 def _read_orientation(image) -> int:
     if _FORMATS[image.format] != "jpeg":
         return 1
-    try:
-        tag = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block does not make the pixels worse
-        return 1
-    return _check_orientation(tag)
+    return _parse_orientation(
+        image.info.get("exif")
+    )  # getexif() would also believe XMP, as TensorFlow does not
 
 
 def _parse_orientation(exif: bytes | None) -> int:
@@ -247,12 +251,9 @@ def _parse_orientation(exif: bytes | None) -> int:
         warnings.simplefilter("ignore")
         try:
             tags.load(exif)
-            return _check_orientation(tags.get(_EXIF_ORIENTATION, 1))
-        except Exception:  # as above
+            tag = tags.get(_EXIF_ORIENTATION, 1)
+        except Exception:  # a broken EXIF block does not make the pixels worse
             return 1
-
-
-def _check_orientation(tag) -> int:
     return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 

@@ -54,7 +54,8 @@ def run_tasks(
         return [future.result() for future in futures]
     except BrokenProcessPool:
         raise UserError(
-            f"one of {workers} worker processes died, most likely for want of memory: try --workers 1"
+            f"one of {workers} worker processes died: for want of memory, perhaps (try --workers 1), or of a "
+            "script without `if __name__ == '__main__':`"
         ) from None
     except KeyboardInterrupt:  # nobody wants what is half done: a pool would finish it first
         for worker in set(active_children()) - others:

@@ -190,7 +190,7 @@ def _format_score(value) -> str:
 def _list_shared_images(summary: Mapping) -> list[str]:
     return [
         f"\n{pair['images']:,} images of {pair['b']} are also in {pair['a']}, byte for byte: "
-        f"`python -m tfrecords verify {summary['name']}` names one"
+        "`python -m tfrecords verify` names one"
         for pair in summary["shared_images"]
     ]
 

@@ -27,7 +27,9 @@ class Field:
 
 
 FIELDS: dict[str, Field] = {
-    "image/encoded": Field("bytes", False, "the image file as its owners ship it, byte for byte"),
+    "image/encoded": Field(
+        "bytes", False, "the image file: as its owners ship it, unless the manifest says otherwise"
+    ),
     "image/format": Field(
         "text", False, "jpeg, png, gif, bmp or webp: by the content, not by the file's name"
     ),

@@ -21,14 +21,14 @@ from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage,
 from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
 from tfrecords.pool import run_tasks
 from tfrecords.schema import FIELDS, decode, encode_parts, strip_image
-from tfrecords.sources.base import Source
+from tfrecords.sources.base import Source, is_url
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
 
 IMAGES_PER_SHARD = 500
 MAX_SHARDS = 1024
 RESULT_SUFFIX = ".result.json"
-_UNREADABLE = "unreadable_image"
+_UNREADABLE, _MISSING = "unreadable_image", "missing_image"
 _BUFFER_BYTES = 1 << 20
 
 
@@ -190,19 +190,29 @@ def find_kept(shard: Path, key: str) -> ShardResult | None:
 
 
 def keep_result(shard: Path, key: str, result: ShardResult) -> None:
-    """Keeps what was written for a later build, unless it might be better then.
-
-    A shard is worth nothing without records; and a file that could not be read may be mended without a trace.
+    """Keeps what was written for a later build, unless it might be better then, see `is_final`.
 
     Args:
         key: of `make_key`, taken before the first image was read: what changed since is read again.
     """
-    if result.shard.num_records == 0 or any(skip.reason == _UNREADABLE for skip in result.skips):
+    if not is_final(result):
         return
     content = {"key": key, "result": result.to_json()}
     partial = shard.with_name(f"{shard.name}.result.{os.getpid()}.partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
     os.replace(partial, _result_path(shard))
+
+
+def is_final(result: ShardResult) -> bool:
+    """Whether the same key will give the same shard.
+
+    A shard without records is worth nothing; a file that could not be read may be mended without a trace; and
+    one that was missing at a URL may be there without one, for URLs have no stamps.
+    """
+    return result.shard.num_records > 0 and not any(
+        skip.reason == _UNREADABLE or (skip.reason == _MISSING and is_url(skip.detail))
+        for skip in result.skips
+    )
 
 
 def hash_records(path: Path) -> str:
@@ -320,7 +330,9 @@ def _read_bytes(source: Source, annotation: Annotation) -> bytes:
     try:
         return source.read_image(annotation)
     except FileNotFoundError as error:
-        raise ImageProblem("missing_image", str(error.filename or annotation.image_path)) from None
+        raise ImageProblem(_MISSING, str(error.filename or annotation.image_path)) from None
+    except ValueError as error:  # a NUL in the path
+        raise ImageProblem("invalid_image_path", f"{annotation.image_path!r}: {error}") from None
     except OSError as error:  # no permission, a folder, a loop of links
         where = error.filename or annotation.image_path
         raise ImageProblem(_UNREADABLE, f"{where}: {error.strerror or error}") from None

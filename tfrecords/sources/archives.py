@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import PurePath
 
 from tfrecords.errors import UserError
+from tfrecords.sources.base import stamp_file
 
 _COMPRESSED_TARS = (".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _MAX_BYTES = 1 << 30
@@ -71,6 +72,8 @@ class TarArchive(ImageArchive):
         with tarfile.open(path, "r:") as archive:
             for info in archive:
                 place = (info.offset_data, info.size) if info.isreg() else None
+                if info.islnk():  # a second name of a file that stands before it
+                    place = self._places.get(os.path.normpath(info.linkname))
                 self._places[os.path.normpath(info.name)] = place
                 archive.members.clear()  # which it would keep
 
@@ -111,13 +114,17 @@ def split_archive(path: str) -> tuple[str, str] | None:
     return None
 
 
-@lru_cache(maxsize=2)
 def open_archive(path: str) -> ImageArchive:
-    """The archive at `path`, opened once a process.
+    """The archive at `path`, opened once a process as long as it does not change.
 
     Raises:
         UserError: it is neither a .zip nor a .tar, or is damaged.
     """
+    return _open_once(path, stamp_file(path))
+
+
+@lru_cache(maxsize=2)
+def _open_once(path: str, stamp) -> ImageArchive:
     try:
         return (ZipArchive if zipfile.is_zipfile(path) else TarArchive)(path)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:

@@ -40,8 +40,8 @@ class Source(ABC):
             raise NotImplementedError(f"{type(self).__name__} makes its images, so it must define read_image")
         return read_file(annotation.image_path)
 
-    def stamp_image(self, annotation: Annotation) -> tuple[int, int] | None:
-        """What changes when the image does: the size and time of change of its file; None without a file."""
+    def stamp_image(self, annotation: Annotation) -> tuple[int, ...] | None:
+        """What changes when the image does, of its file (`stamp_file`); None without a file, and at a URL."""
         return None if annotation.image_path is None else stamp_file(annotation.image_path)
 
     def file_name(self, annotation: Annotation) -> str:
@@ -86,13 +86,13 @@ def read_file(path: str | os.PathLike) -> bytes:
         return file.read()
 
 
-def stamp_file(path: str) -> tuple[int, int] | None:
-    """The size of a file and its time of change in ns; None where it cannot be had."""
+def stamp_file(path: str) -> tuple[int, ...] | None:
+    """A file's size and its times of change, of its content and of anything, in ns; None without a file."""
     try:
         facts = os.stat(path)
     except (OSError, ValueError):
         return None
-    return facts.st_size, facts.st_mtime_ns
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def find_inside(root: str, path: str) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from pathlib import Path
 from tfrecords.annotations import Annotation, Box, Skip
 from tfrecords.download import Archive, download
 from tfrecords.errors import UserError
-from tfrecords.sources.base import Source, is_folder, join_inside
+from tfrecords.sources.base import Source, is_folder, is_url, join_inside
+from tfrecords.sources.table_files import is_text
 
 ANNOTATION_ARCHIVES = (
     Archive(
@@ -76,6 +78,10 @@ class Coco2014(Source):
         Raises:
             UserError: as `tfrecords.download.download` does.
         """
+        if images is not None and is_url(images):
+            raise UserError(
+                f"--download puts files on a disk, and --images is {images}: leave one of them out"
+            )
         if images is None or os.path.abspath(images) == os.path.abspath(root):
             download(ANNOTATION_ARCHIVES + IMAGE_ARCHIVES, root, progress=progress)
         else:
@@ -140,14 +146,19 @@ def _load(path: Path):
         raise UserError(f"{path}: cut off or damaged ({error}): unpack it again") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not COCO's instances ({error!r}): unpack it again") from None
-    for kind, items, keys in (
-        ("image", coco.imgs, ("file_name", "width", "height")),
-        ("category", coco.cats, ("name",)),
+    for kind, items, name, keys in (
+        ("image", coco.imgs, "file_name", ("file_name", "width", "height")),
+        ("category", coco.cats, "name", ("name",)),
     ):
         for number, item in items.items():
             missing = [key for key in keys if key not in item]
             if missing:
                 raise UserError(f"{path}: the {kind} {number} has no {missing[0]}: unpack it again")
+            if not (isinstance(number, int) and isinstance(item[name], str) and is_text(item[name])):
+                raise UserError(
+                    f"{path}: the {kind} {number!r} has the {name} {item[name]!r}: expected a number and a "
+                    "text; unpack it again"
+                )
     if not (coco.imgs and coco.cats):
         raise UserError(f"{path}: lists no images or no categories: expected COCO's instances")
     return coco
@@ -165,7 +176,9 @@ def _make_box(item: dict, label: str, image: dict, path: Path) -> Box:
         corners = x / image["width"], y / image["height"]
         ends = (x + width) / image["width"], (y + height) / image["height"]
         area = float(item["area"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        if not all(map(math.isfinite, (*corners, *ends, area))):
+            raise ValueError("not finite")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise UserError(
             f"{path}: annotation {item['id']} has no whole box ({error!r}): unpack it again"
         ) from None

@@ -103,7 +103,7 @@ class TableSource(Source):
         path, folder = self.archive
         return open_archive(path).read(os.path.join(folder, os.path.normpath(annotation.image_id)))
 
-    def stamp_image(self, annotation: Annotation) -> tuple[int, int] | None:
+    def stamp_image(self, annotation: Annotation) -> tuple[int, ...] | None:
         return super().stamp_image(annotation) if self.archive is None else stamp_file(self.archive[0])
 
     def arguments(self) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +94,7 @@ class TableFile(ABC):
             return _VALUES[text]
         try:
             number = float(value)  # 1.0, as spreadsheets write it, and JSON's true
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = float("nan")
         if number in (1, 0, -1):
             return None if number == -1 else int(number)
@@ -264,8 +265,11 @@ class JsonlTable(TableFile):
 
     def _read_labels(self, line: int, labels: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if isinstance(labels, dict):
-            self._names.update(dict.fromkeys(labels))
-            return self.sort_values(line, labels)
+            values = {name.strip(): value for name, value in labels.items()}
+            if "" in values or len(values) < len(labels):
+                raise self.fail(line, f"the labels {list(labels)} are empty or alike: name each once")
+            self._names.update(dict.fromkeys(values))
+            return self.sort_values(line, values)
         return self._read_names(line, labels), ()
 
     def _read_names(self, line: int, names: Any) -> tuple[str, ...]:
@@ -304,6 +308,8 @@ def open_table(path: str, columns: Columns) -> TableFile:
 
 
 def _check_utf8(path: str) -> None:
+    if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"{path}: no file that can be read twice: save the table first")
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:

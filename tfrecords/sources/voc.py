@@ -18,6 +18,7 @@ from tfrecords.annotations import Annotation, Box, Skip
 from tfrecords.download import Archive, download
 from tfrecords.errors import UserError, nearest
 from tfrecords.sources.base import Source
+from tfrecords.sources.table_files import is_text
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -135,7 +136,7 @@ class Voc2007(Source):
         path = self._find(f"{_WORDS[split]}.txt")
         ids = path.read_text(encoding="utf-8", errors="replace").split()
         for image_id in ids:
-            if os.path.basename(image_id) != image_id or image_id.startswith("."):
+            if os.path.basename(image_id) != image_id or image_id.startswith(".") or not is_text(image_id):
                 raise UserError(f"{path}: {image_id!r} is no image's id, such as 000005")
         return ids
 
