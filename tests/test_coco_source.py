@@ -112,6 +112,8 @@ def test_a_path_that_climbs_out_is_skipped(root):
         ([annotate(1, 10, 1)], "annotation 1 has the image_id 10, which the file does not list"),
         ([annotate(1, 9, 2)], "annotation 1 has the category_id 2, which the file does not list"),
         ([annotate(1, 9, 1) | {"bbox": [1, 2]}], "annotation 1 has no whole box"),
+        ([annotate(1, 9, 1) | {"bbox": [float("nan"), 2, 3, 4]}], "annotation 1 has no whole box"),
+        ([annotate(1, 9, 1) | {"area": 10**400}], "annotation 1 has no whole box"),
         ([{"id": 1}], "not COCO's instances"),
     ],
 )
@@ -130,6 +132,24 @@ def test_images_and_categories_that_lack_something_are_told(root):
     write(root, "train2014", {"images": images, "annotations": [], "categories": [{"id": 1}]})
     with pytest.raises(UserError, match="the category 1 has no name: unpack it again"):
         read(root)
+
+
+@pytest.mark.parametrize("name", [5, None, "a\0b.jpg", "\ud800.jpg"])
+def test_a_name_that_is_no_text_is_told(root, name):
+    image = {**describe(9, "train2014"), "file_name": name}
+    write(root, "train2014", {"images": [image], "annotations": []})
+    with pytest.raises(UserError, match=r"the image 9 has the file_name .*: expected a number and a text"):
+        read(root)
+    contents = {"images": CONTENTS["train2014"]["images"], "annotations": []}
+    write(root, "train2014", {**contents, "categories": [{"id": 1, "name": name}]})
+    with pytest.raises(UserError, match=r"the category 1 has the name .*: expected a number and a text"):
+        read(root)
+
+
+def test_a_download_into_an_object_store_is_refused(root, capsys):
+    command = ["build", "coco2014", "--from", str(root), "--images", "gs://bucket/coco", "--download"]
+    assert main([*command, "--data-dir", str(root / "data")]) == 2
+    assert "--download puts files on a disk, and --images is gs://bucket/coco" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

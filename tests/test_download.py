@@ -699,3 +699,22 @@ def test_without_the_flag_nothing_is_fetched_and_the_error_names_it(voc_owners, 
     assert main(["build", source, "--from", str(tmp_path / "mine")]) == 2
     assert "--download" in capsys.readouterr().err
     assert voc_owners.asked == [] and not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--quality", "500"], "--quality 500: expected 1 to 100"),
+        (["--staging", "x"], "--staging is for a build by Apache Beam"),
+        (["--name", "two words"], "cannot name a data set"),
+    ],
+)
+def test_a_mistake_in_other_flags_is_told_before_anything_is_fetched(
+    tmp_path, monkeypatch, capsys, flags, message
+):
+    def refuse(*args, **options):
+        raise AssertionError("nothing is fetched")
+
+    monkeypatch.setattr(voc.Voc2007, "download", refuse)
+    assert main(["build", "voc2007", "--from", str(tmp_path), "--download", *flags]) == 2
+    assert message in capsys.readouterr().err

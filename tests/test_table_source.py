@@ -1,6 +1,7 @@
 """The table source: every form of CSV and JSONL that it reads, and every mistake that it names."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -282,6 +283,21 @@ BAD_JSONL = [
         '{"image": "a.jpg", "labels": []}\n{"image": \n',
         r"line 2: not JSON: .*expected one object a line",
     ),
+    (
+        "a number beyond all bounds",
+        '{"image": "a.jpg", "labels": {"sea": 1' + "0" * 400 + "}}",
+        r"line 1: column 'sea' has the value '10",
+    ),
+    (
+        "an empty label",
+        jsonl({"image": "a.jpg", "labels": {"": 1, "sea": 0}}),
+        r"line 1: the labels .* are empty",
+    ),
+    (
+        "two alike",
+        jsonl({"image": "a.jpg", "labels": {" sea": 1, "sea": 0}}),
+        r"line 1: the labels .* or alike",
+    ),
     ("an array", '[\n{"image": "a.jpg", "labels": []}\n]\n', r"line 1: not JSON"),
     (
         "a list",
@@ -370,3 +386,9 @@ def test_a_path_that_no_file_can_have_is_skipped_and_such_a_label_refused(write)
     source = write(json.dumps({"image": "a.jpg", "labels": ["\ud800"]}), "labels.jsonl")
     with pytest.raises(UserError, match=r"line 1: the label .* holds a character that is no text"):
         source.splits()
+
+
+def test_a_table_that_comes_through_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"labels\.csv: no file that can be read twice: save the table first"):
+        TableSource(tmp_path / "labels.csv", tmp_path).splits()
