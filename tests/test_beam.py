@@ -259,12 +259,12 @@ def test_a_collection_that_broke_off_is_made_up_for(tmp_path, bucket, monkeypatc
         if path.endswith(f".tfrecord{suffix}"):
             raise OSError(5, "the network is down", path)
 
-    delete = beam_module._delete
+    delete = beam_module.delete
     writer = BeamWriter("DirectRunner", IN_PROCESS, staging="bucket://staging")
-    monkeypatch.setattr(beam_module, "_delete", break_off)
+    monkeypatch.setattr(beam_module, "delete", break_off)
     with pytest.raises(UserError, match="the network is down"):
         build(Locked(SMALL), "small", tmp_path, write=writer, progress=False)
-    monkeypatch.setattr(beam_module, "_delete", delete)
+    monkeypatch.setattr(beam_module, "delete", delete)
     monkeypatch.setattr(Locked, "locked", False)
     manifest = build(Locked(SMALL), "small", tmp_path, write=writer, progress=False)
     assert manifest.splits["train"].skipped == {"no_consent": 1}
@@ -277,8 +277,8 @@ def test_a_staged_shard_that_is_not_what_was_written_is_refused(tmp_path, bucket
             data[len(data) // 2] ^= 1
         write_whole(path, [bytes(data)])
 
-    write_whole = beam_module._write_whole
-    monkeypatch.setattr(beam_module, "_write_whole", flip)
+    write_whole = beam_module.write_whole
+    monkeypatch.setattr(beam_module, "write_whole", flip)
     writer = BeamWriter("DirectRunner", IN_PROCESS, staging="bucket://staging")
     with pytest.raises(UserError, match=r"train-.*: is not what the worker wrote: remove bucket://"):
         build(DrawnSource(SMALL), "small", tmp_path, write=writer, progress=False)

@@ -321,7 +321,8 @@ def _make_writer(options: BuildOptions) -> ShardWriter | None:
             if value:
                 raise UserError(f"{flag} is for a build by Apache Beam: name its --runner, too")
         return None
-    from tfrecords.beam import BeamWriter, import_beam
+    from tfrecords.beam import BeamWriter
+    from tfrecords.urls import import_beam
 
     import_beam()
     return BeamWriter(options.runner, options.beam_options, options.staging, options.workers)

@@ -11,23 +11,29 @@ and leave the shards there. Both sides must reach that folder: a URL that Beam c
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
-import logging
 import os
 import pickle
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from tfrecords.errors import UserError
 from tfrecords.framing import DamagedFile
+from tfrecords.urls import (
+    delete,
+    import_beam,
+    join_path,
+    last_line,
+    open_file,
+    remove_folder,
+    write_whole,
+)
 from tfrecords.writer import (
     RESULT_SUFFIX,
     ShardResult,
@@ -72,14 +78,14 @@ class BeamWriter:
         keys = [make_key(task) for task in tasks]
         results = [find_kept(task.path, key) for task, key in zip(tasks, keys, strict=True)]
         missing = [i for i, result in enumerate(results) if result is None]
-        on_images(sum(len(tasks[i].annotations) for i in range(len(tasks)) if i not in set(missing)))
+        on_images(sum(len(task.annotations) for task, kept in zip(tasks, results, strict=True) if kept))
         if missing:
             folder = self._staging_folder(tasks[0].path.parent, keys)
             self._run([_stage(tasks[i], keys[i], folder) for i in missing])
             for i in missing:
                 results[i] = _collect(tasks[i], keys[i], folder)
                 on_images(len(tasks[i].annotations))
-            _remove_folder(folder)
+            remove_folder(folder)
         return results
 
     def _staging_folder(self, hidden: Path, keys: Sequence[str]) -> str:
@@ -87,7 +93,7 @@ class BeamWriter:
         if self.staging is None:
             return str(hidden.absolute() / "staging")
         digest = hashlib.sha256("".join(keys).encode()).hexdigest()
-        return _join(self.staging, f"{hidden.name.strip('.')}-{digest[:12]}")
+        return join_path(self.staging, f"{hidden.name.strip('.')}-{digest[:12]}")
 
     def _run(self, places: Sequence[str]) -> None:
         import apache_beam as beam
@@ -103,7 +109,7 @@ class BeamWriter:
             )
             state = pipeline.run().wait_until_finish()
         except Exception as error:  # of every kind: what a runner raises, it also wraps
-            raise UserError(f"the pipeline failed on {self.runner}: {_find_reason(error)}") from error
+            raise UserError(f"the pipeline failed on {self.runner}: {last_line(error)}") from error
         if state not in (None, "DONE"):
             raise UserError(f"the pipeline on {self.runner} ended as {state}: see the runner's own log")
 
@@ -125,35 +131,12 @@ class BeamWriter:
         return options
 
 
-def read_url(path: str) -> bytes:
-    """The content of a file by Beam's file systems.
-
-    Raises:
-        FileNotFoundError, OSError: there is no such file, or it cannot be read.
-        UserError: Beam is not installed, or lacks what this kind of URL needs.
-    """
-    import_beam()
-    with _open(path) as file:
-        return file.read()
-
-
-def import_beam() -> None:
-    """Imports Apache Beam, which takes a moment. Raises: UserError where it is not installed."""
-    logging.disable(logging.WARNING)  # Beam warns of what it would need on Google's cloud
-    try:
-        import apache_beam  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"Apache Beam is needed ({error}): pip install apache-beam") from None
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 # ---- what the workers do
 
 
 def _write_staged(place: str) -> None:
     """Writes the shard of the task at `place` beside it, unless an earlier run of the pipeline has."""
-    with _open(place) as file:
+    with open_file(place) as file:
         key, task = pickle.load(file)
     shard = _strip_task(place)
     staged = _read_staged(shard, key)
@@ -163,9 +146,9 @@ def _write_staged(place: str) -> None:
         local = Path(folder) / task.path.name
         result = write_shard(replace(task, path=local))
         with local.open("rb") as source:
-            _write_whole(shard, iter(lambda: source.read(_CHUNK_BYTES), b""))
+            write_whole(shard, iter(lambda: source.read(_CHUNK_BYTES), b""))
     content = json.dumps({"key": key, "result": result.to_json()}).encode()
-    _write_whole(shard + RESULT_SUFFIX, [content])
+    write_whole(shard + RESULT_SUFFIX, [content])
 
 
 # ---- what the command does
@@ -173,15 +156,15 @@ def _write_staged(place: str) -> None:
 
 def _stage(task: ShardTask, key: str, folder: str) -> str:
     """Writes the task where a worker finds it, its annotations in it, and returns the place."""
-    place = _join(folder, f"{task.path.name}.task")
+    place = join_path(folder, f"{task.path.name}.task")
     content = key, replace(task, annotations=tuple(task.annotations))
-    _write_whole(place, [pickle.dumps(content)])
+    write_whole(place, [pickle.dumps(content)])
     return place
 
 
 def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
     """Fetches a shard that a worker has written and keeps it as a local build would."""
-    shard = _join(folder, task.path.name)
+    shard = join_path(folder, task.path.name)
     result = _read_staged(shard, key)
     if result is None:
         raise UserError(
@@ -190,7 +173,7 @@ def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
         )
     partial = task.path.with_name(f"{task.path.name}.{os.getpid()}.partial")
     try:
-        with _open(shard) as source, partial.open("wb") as file:
+        with open_file(shard) as source, partial.open("wb") as file:
             shutil.copyfileobj(source, file, _CHUNK_BYTES)
     except OSError:
         partial.unlink(missing_ok=True)  # the disk may be full
@@ -203,15 +186,15 @@ def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
         raise UserError(f"{shard}: is not what the worker wrote: remove {folder} and run again")
     os.replace(partial, task.path)
     keep_result(task.path, key, result)
-    _delete(shard + RESULT_SUFFIX)  # first: a result without its shard would be trusted
-    _delete(shard)
+    delete(shard + RESULT_SUFFIX)  # first: a result without its shard would be trusted
+    delete(shard)
     return result
 
 
 def _read_staged(shard: str, key: str) -> ShardResult | None:
     """The result of a shard in the staging folder; None where there is none, or one of another task."""
     try:
-        with _open(shard + RESULT_SUFFIX) as file:
+        with open_file(shard + RESULT_SUFFIX) as file:
             content = json.load(file)
     except OSError:
         return None
@@ -220,72 +203,3 @@ def _read_staged(shard: str, key: str) -> ShardResult | None:
 
 def _strip_task(place: str) -> str:
     return place.removesuffix(".task")
-
-
-def _find_reason(error: BaseException) -> str:
-    """The last line that says something: runners wrap a worker's traceback in their own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "Error: " in line]
-    return (named or lines or [type(error).__name__])[-1]
-
-
-# ---- files, by Beam's file systems
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}"
-
-
-def _file_systems():
-    from apache_beam.io.filesystems import FileSystems
-
-    return FileSystems
-
-
-@contextlib.contextmanager
-def _beam_errors(path: str) -> Iterator[None]:
-    """Beam's errors as Python's."""
-    from apache_beam.io.filesystem import BeamIOError
-
-    try:
-        yield
-    except BeamIOError as error:
-        raise OSError(errno.EIO, _find_reason(error), path) from None
-    except ValueError as error:  # a kind of URL that Beam does not know, or lacks a library for
-        raise UserError(f"{path}: {_find_reason(error)}; for gs:// pip install 'apache-beam[gcp]'") from None
-
-
-def _open(path: str) -> IO[bytes]:
-    from apache_beam.io.filesystem import CompressionTypes
-
-    with _beam_errors(path):
-        if not _file_systems().exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return _file_systems().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-
-
-def _write_whole(path: str, chunks) -> None:
-    """Writes a file that nobody sees before it is whole; another worker may write the same one."""
-    from apache_beam.io.filesystem import CompressionTypes
-
-    systems = _file_systems()
-    partial = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.partial"
-    with _beam_errors(path):
-        with contextlib.suppress(OSError):  # it exists; object stores have no folders
-            systems.mkdirs(os.path.dirname(path))
-        with systems.create(partial, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            for chunk in chunks:
-                file.write(chunk)
-        systems.rename([partial], [path])
-
-
-def _delete(path: str) -> None:
-    with _beam_errors(path):
-        _file_systems().delete([path])
-
-
-def _remove_folder(folder: str) -> None:
-    if "://" in folder:
-        _delete(folder)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,9 @@ from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage,
 from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
 from tfrecords.pool import run_tasks
 from tfrecords.schema import FIELDS, decode, encode_parts, strip_image
-from tfrecords.sources.base import Source, is_url
+from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
+from tfrecords.urls import is_url
 from tfrecords.vocabulary import LabelVocabulary
 
 IMAGES_PER_SHARD = 500

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from tfrecords.annotations import Annotation, Skip
+from tfrecords.urls import is_url, read_url
 
 
 class Source(ABC):
@@ -61,11 +62,6 @@ class Source(ABC):
         return []
 
 
-def is_url(path: str | os.PathLike) -> bool:
-    """Whether `path` names something in an object store, such as `gs://bucket/images`."""
-    return "://" in os.fspath(path)
-
-
 def is_folder(path: str | os.PathLike) -> bool:
     """Whether `path` is a folder on the disk, or a URL: what is there is seen when it is read."""
     return is_url(path) or os.path.isdir(path)
@@ -79,8 +75,6 @@ def read_file(path: str | os.PathLike) -> bytes:
         UserError: it is a URL, and Apache Beam is not installed.
     """
     if is_url(path):
-        from tfrecords.beam import read_url
-
         return read_url(path)
     with open(path, "rb", buffering=0) as file:
         return file.read()

@@ -19,8 +19,9 @@ from pathlib import Path
 from tfrecords.annotations import Annotation, Box, Skip
 from tfrecords.download import Archive, download
 from tfrecords.errors import UserError
-from tfrecords.sources.base import Source, is_folder, is_url, join_inside
+from tfrecords.sources.base import Source, is_folder, join_inside
 from tfrecords.sources.table_files import is_text
+from tfrecords.urls import is_url
 
 ANNOTATION_ARCHIVES = (
     Archive(
