@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrecords.report_ceilings import find_ceilings
+from tfrecords.report_ceilings import divide, find_ceilings
 from tfrecords.report_records import Contents, Records, read_contents, read_truth
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Pairs:
             "images": int(self.together[i]),
             "expected": float(self.expected[i]),
             "lift": float(self.lift[i]),
-            "P(b|a)": _divide(self.together[i], self.num_a[i]),
-            "P(a|b)": _divide(self.together[i], self.num_b[i]),
+            "P(b|a)": divide(self.together[i], self.num_a[i]),
+            "P(a|b)": divide(self.together[i], self.num_b[i]),
         }
 
 
@@ -214,7 +214,3 @@ def _summarize_range(values: np.ndarray) -> dict:
     import numpy as np
 
     return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
-
-
-def _divide(numerator, denominator) -> float:
-    return float(numerator / denominator) if denominator else 0.0

@@ -135,17 +135,18 @@ def _score(lists: np.ndarray, positive: np.ndarray) -> dict[str, float]:
     hits = np.bincount(ids[positive[rows, ids]], minlength=num_labels)
     truth = positive.sum(axis=0)
     measured = truth > 0
-    class_p = _divide((hits / np.maximum(listed, 1))[measured].sum(), measured.sum())
-    class_r = _divide((hits / np.maximum(truth, 1))[measured].sum(), measured.sum())
+    class_p = divide((hits / np.maximum(listed, 1))[measured].sum(), measured.sum())
+    class_r = divide((hits / np.maximum(truth, 1))[measured].sum(), measured.sum())
     return {
-        "O-P": _divide(hits.sum(), listed.sum()),
-        "O-R": _divide(hits.sum(), truth.sum()),
-        "O-F1": _divide(2 * hits.sum(), listed.sum() + truth.sum()),
+        "O-P": divide(hits.sum(), listed.sum()),
+        "O-R": divide(hits.sum(), truth.sum()),
+        "O-F1": divide(2 * hits.sum(), listed.sum() + truth.sum()),
         "C-P": class_p,
         "C-R": class_r,
-        "C-F1": _divide(2 * class_p * class_r, class_p + class_r),
+        "C-F1": divide(2 * class_p * class_r, class_p + class_r),
     }
 
 
-def _divide(numerator, denominator) -> float:
+def divide(numerator, denominator) -> float:
+    """The ratio; 0 where there is nothing to divide by."""
     return float(numerator / denominator) if denominator else 0.0
