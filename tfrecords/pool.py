@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import TypeVar
 
@@ -58,11 +59,22 @@ def run_tasks(
             "script without `if __name__ == '__main__':`"
         ) from None
     except KeyboardInterrupt:  # nobody wants what is half done: a pool would finish it first
-        for worker in set(active_children()) - others:
-            worker.kill()
+        with _ignoring_interrupts():  # or the second press would leave the workers at work, and wait for them
+            for worker in set(active_children()) - others:
+                worker.kill()
+            pool.shutdown(wait=True, cancel_futures=True)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:
