@@ -507,7 +507,7 @@ def test_without_a_top_all_is_unpacked_and_folders_that_the_user_linked_are_foll
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/tmp/x", "Top/../../x", "Top/V/../../x", "other/x", "x", "Top", "Top/V/.."]
+    "name", ["../x", "/elsewhere/x", "Top/../../x", "Top/V/../../x", "other/x", "x", "Top", "Top/V/.."]
 )
 def test_a_member_that_climbs_out_is_refused_and_nothing_is_unpacked(pack, tmp_path, name):
     folder = tmp_path / "folder"
@@ -518,7 +518,7 @@ def test_a_member_that_climbs_out_is_refused_and_nothing_is_unpacked(pack, tmp_p
     assert list_files(folder) == set()
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "V/../../x"])
+@pytest.mark.parametrize("name", ["../x", "/elsewhere/x", "V/../../x"])
 def test_without_a_top_too_a_member_that_climbs_out_is_refused(pack, tmp_path, name):
     with pytest.raises(
         UserError, match=rf"'{re.escape(name)}' is not inside the folder that it is unpacked to"

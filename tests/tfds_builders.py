@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-tfds = pytest.importorskip("tensorflow_datasets", reason="needs `pip install 'cnnrnn-tf[tfds]'`")
+tfds = pytest.importorskip("tensorflow_datasets", reason="needs `pip install tensorflow-datasets`")
 tfds.disable_progress_bar()
 
 COLOURS = ("red", "green", "blue")
