@@ -103,7 +103,7 @@ class AnnotationStore:
 
     def count_skips(self, split: str, faults_only: bool = False) -> dict[str, int]:
         """Reason -> how many images of `split` were left out for it; of `faults_only`, not by choice."""
-        query = "SELECT reason, COUNT(*) FROM skips WHERE split = ? AND by_choice <= ? GROUP BY reason"
+        query = "SELECT reason, COUNT(*) FROM skips WHERE split = ? AND by_choice <= ? GROUP BY 1 ORDER BY 1"
         return dict(self._connection.execute(query, (split, not faults_only)))
 
     def skips(self, split: str) -> Iterator[Skip]:
