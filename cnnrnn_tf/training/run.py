@@ -14,11 +14,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.config import ExperimentConfig, ModelConfig
 from cnnrnn_tf.data import datasets
 from cnnrnn_tf.data.sequences import longest_path
 from cnnrnn_tf.evaluation.report import choose_protocols, save_metrics, save_per_label
-from cnnrnn_tf.model.backbones import COMPACT, load_backbone_weights
+from cnnrnn_tf.model.backbones import COMPACT, Backbone, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
 from cnnrnn_tf.serving.export import export
@@ -62,7 +62,13 @@ class _Records:
         return max(longest_path(self.train.labels), longest_path(self.holdout.labels), 1)
 
 
-def train(config: ExperimentConfig, runs_dir: Path, run_name: str = "", now: datetime | None = None) -> Path:
+def train(
+    config: ExperimentConfig,
+    runs_dir: Path,
+    run_name: str = "",
+    now: datetime | None = None,
+    deliver: bool = True,
+) -> Path:
     """Runs one experiment from records to export.
 
     Args:
@@ -70,6 +76,7 @@ def train(config: ExperimentConfig, runs_dir: Path, run_name: str = "", now: dat
         runs_dir: where the run folder `<dataset>/<time>` is made.
         run_name: the folder's name in place of the time.
         now: the time; this moment by default.
+        deliver: also export the model and print the results.
 
     Returns:
         The run folder.
@@ -87,10 +94,10 @@ def train(config: ExperimentConfig, runs_dir: Path, run_name: str = "", now: dat
     config.save(run_dir / runs.CONFIG_FILE)
     records.vocabulary.save(run_dir / vocabulary.FILE_NAME)
     runs.save_environment(run_dir, records.manifest)
-    return _finish(config, records, model, strategy, run_dir)
+    return _finish(config, records, model, strategy, run_dir, deliver)
 
 
-def resume(run_dir: Path) -> Path:
+def resume(run_dir: Path, deliver: bool = True) -> Path:
     """Goes on with an interrupted run, from its last finished epoch, with its own settings.
 
     Raises:
@@ -105,10 +112,36 @@ def resume(run_dir: Path) -> Path:
     strategy = make_strategy()
     model = _make_model(config, records, strategy)
     drop_unfinished(run_dir)
-    return _finish(config, records, model, strategy, run_dir)
+    return _finish(config, records, model, strategy, run_dir, deliver)
 
 
-def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path) -> Path:
+def is_frozen(settings: ModelConfig) -> bool:
+    """Whether the CNN stays as it is, so that each image has its features once and for all."""
+    return settings.backbone != COMPACT and settings.fine_tune_from == "none"
+
+
+def make_backbone(settings: ModelConfig) -> Backbone:
+    """The CNN of `settings` with its weights, frozen.
+
+    Raises:
+        UserError: a name that there is not, or weights that are not there or not of this CNN.
+    """
+    backbone = Backbone(
+        settings.backbone,
+        None if settings.feature_layer == "default" else settings.feature_layer,
+        settings.image_size or None,
+        settings.image_fit,
+        name="backbone",
+    )
+    backbone.freeze()
+    load_backbone_weights(backbone, settings.backbone_weights)
+    backbone.build()
+    return backbone
+
+
+def _finish(
+    config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path, deliver: bool
+) -> Path:
     with _logging_to(run_dir / "train.log"):
         _LOGGER.info("run folder: %s", run_dir)
         _LOGGER.info("%s", records.manifest.summary())
@@ -116,7 +149,8 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
             _fit(config, records, model, strategy, run_dir)
             model.save(run_dir / runs.MODEL_FILE)
             metrics = _evaluate(config, records, model, run_dir)
-            export(model, records.vocabulary, config.decoding, run_dir / "export")
+            if deliver:
+                export(model, records.vocabulary, config.decoding, run_dir / "export")
         except KeyboardInterrupt:
             _LOGGER.info(
                 "stopped; %d finished epochs are saved. Go on with: %s",
@@ -126,7 +160,8 @@ def _finish(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy
             raise
         save_metrics(metrics, run_dir / runs.METRICS_FILE)  # from here on the run is finished
         drop_backup(run_dir)
-        print_results(metrics, run_dir)
+        if deliver:
+            print_results(metrics, run_dir)
     return run_dir
 
 
