@@ -19,7 +19,9 @@ _NOTHING = "-"  # an undefined measure
 _NUMBER_WIDTH = 6  # of a number and a blank before it: 100.0
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
+    """A column of measures: its header, where its value is kept and what conventions call it."""
+
     header: str
     key: str  # of a row or of the ranking
     mark: str  # what a convention calls it
@@ -57,7 +59,7 @@ def render(metrics: Mapping[str, Any]) -> RenderableType:
 
 def _tabulate_lists(metrics: Mapping[str, Any]) -> Iterator[Table]:
     """The table of rows and, below it in the same columns, the references."""
-    columns = _choose_columns(metrics["protocols"][0])
+    columns = choose_columns(metrics["protocols"][0])
     marks = {mark: _superscript(n) for n, note in _number(metrics["conventions"]) for mark in note["marks"]}
     names = [f"{row['name']}{marks.get(row['name'], '')}" for row in metrics["rows"]]
     headers = [column.header + marks.get(column.mark, "") for column in columns]
@@ -79,7 +81,7 @@ def _tabulate_lists(metrics: Mapping[str, Any]) -> Iterator[Table]:
 
 def _tabulate_references(
     references: Sequence[Mapping[str, Any]],
-    columns: Sequence[_Column],
+    columns: Sequence[Column],
     widths: Sequence[int],
     name_width: int,
 ) -> Table:
@@ -127,22 +129,22 @@ def _make_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
 
 
-def _choose_columns(main: Mapping[str, Any]) -> list[_Column]:
-    """The paper's columns in the paper's order, then what it leaves out."""
+def choose_columns(main: Mapping[str, Any]) -> list[Column]:
+    """The paper's columns in the paper's order, then what it leaves out, as protocol `main` has them."""
     averages = {"both": ["harmonic", "per_class"]}.get(main["c_f1"], [main["c_f1"]])
-    c_f1, *other_c_f1 = [_Column("C-F1", f"C-F1_{average}", f"C-F1_{average}") for average in averages]
+    c_f1, *other_c_f1 = [Column("C-F1", f"C-F1_{average}", f"C-F1_{average}") for average in averages]
     return [
-        *(_Column(name, name, name) for name in ("C-P", "C-R")),
+        *(Column(name, name, name) for name in ("C-P", "C-R")),
         c_f1,
-        *(_Column(name, name, name) for name in ("O-P", "O-R", "O-F1")),
-        _Column("MAP@10", "MAP@10_truncated", "MAP@10"),
+        *(Column(name, name, name) for name in ("O-P", "O-R", "O-F1")),
+        Column("MAP@10", "MAP@10_truncated", "MAP@10"),
         *other_c_f1,
-        _Column("exact", "exact_match", "exact_match"),
-        _Column("mAP", f"mAP_{main['ap_shape']}", "mAP"),
+        Column("exact", "exact_match", "exact_match"),
+        Column("mAP", f"mAP_{main['ap_shape']}", "mAP"),
     ]
 
 
-def _find_key(reference: Mapping[str, Any], column: _Column) -> str:
+def _find_key(reference: Mapping[str, Any], column: Column) -> str:
     """What a reference calls the column: its full key, or as published tables do, C-F1, MAP@10 and mAP."""
     return column.key if column.key in reference else column.header
 

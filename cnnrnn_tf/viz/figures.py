@@ -66,7 +66,7 @@ def save_grid(
         UserError: nothing to draw, lists of different lengths, something that is no picture, or a suffix that
             Matplotlib cannot write.
     """
-    path = _check_path(path)
+    path = check_path(path)
     _check_grid(pictures, columns, tags=tags, truth=truth, names=names, unknown=unknown)
     cells = [
         Cell(
@@ -103,7 +103,7 @@ def save_history(path: str | Path, rows: Iterable[Mapping[str, Any]], title: str
     Raises:
         UserError: there is no epoch or no measure, or a value is no number.
     """
-    path = _check_path(path)
+    path = check_path(path)
     rows = list(rows)
     curves = {key: _read_curve(rows, key) for key in dict.fromkeys(key for row in rows for key in row)}
     epochs = curves.pop("epoch", np.arange(len(rows), dtype=float)) + 1
@@ -167,7 +167,12 @@ def _check_grid(pictures: Sequence[np.ndarray], columns: int, **lists: Sequence[
             )
 
 
-def _check_path(path: str | Path) -> Path:
+def check_path(path: str | Path) -> Path:
+    """Returns `path`, to a file that Matplotlib can write.
+
+    Raises:
+        UserError: its suffix names no such format.
+    """
     path = Path(path)
     formats = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
