@@ -12,10 +12,9 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
 from cnnrnn_tf.evaluation.protocols import protocol
 from cnnrnn_tf.evaluation.report import (
-    RANKING_RULE,
     choose_protocols,
     evaluate_predictions,
     find_row,
@@ -326,6 +325,32 @@ def test_a_vocabulary_of_another_size_is_refused():
 def test_an_unknown_row_is_told_the_nearest():
     with pytest.raises(UserError, match=r"no row is called 'at most 4' \(did you mean 'at most 3'\?\)"):
         find_row(evaluate(), "at most 4")
+
+
+# ---- methods that only score labels
+
+
+def without_paths(predictions, **options):
+    fields = {name: getattr(predictions, name) for name in ("image_ids", "labels", "known", "scores")}
+    return Predictions.from_scores(**fields, **options)
+
+
+def test_scores_alone_give_the_rows_that_are_cut_from_scores_and_no_word_about_paths():
+    whole = evaluate(HAND, HAND_HOLDOUT)
+    metrics = evaluate(without_paths(HAND), without_paths(HAND_HOLDOUT))
+    assert [row["name"] for row in metrics["rows"]] == ["exactly 3", "at most 3", "free length"]
+    assert metrics["rows"] == whole["rows"][2:]
+    assert metrics["ranking"] == whole["ranking"]
+    assert "images_without_path" not in metrics and metrics["ranking_rule"] == "the scores of the method"
+    text = " ".join(render_text(metrics).split())
+    assert "Cut from a ranking of the labels: the scores of the method; equal scores by label id." in text
+    assert "path" not in text and "beam" not in text
+
+
+def test_the_report_says_how_the_scores_came_about():
+    metrics = evaluate(without_paths(HAND, ranking_rule="cosines to the label embeddings"), None)
+    assert "Cut from a ranking of the labels: cosines to the label embeddings;" in json.dumps(metrics)
+    assert [row["name"] for row in metrics["rows"]] == ["exactly 3"]
 
 
 # ---- what is written and printed

@@ -91,8 +91,8 @@ def test_a_vocabulary_of_one_label_is_no_exception():
 
 def test_arrays_have_the_declared_types():
     found = make(labels=np.array(FIELDS["labels"], bool), scores=np.array(FIELDS["scores"], np.float64))
-    types = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-    assert {name: str(value.dtype) for name, value in types.items() if name != "image_ids"} == {
+    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    assert {name: str(value.dtype) for name, value in values.items() if isinstance(value, np.ndarray)} == {
         "labels": "uint8",
         "known": "uint8",
         "paths": "int32",
@@ -148,3 +148,37 @@ def test_tables_without_a_label_are_refused():
 def test_k_below_one_is_refused():
     with pytest.raises(UserError, match="must be at least 1, got 0"):
         make().path_sets(0)
+
+
+# ---- predictions without paths
+
+SCORED = {name: FIELDS[name] for name in ("image_ids", "labels", "known", "scores")}
+
+
+def test_predictions_of_scores_alone_have_truth_and_scores_and_no_paths():
+    found = Predictions.from_scores(**SCORED, ranking_rule="cosines")
+    assert (found.has_paths, found.ranking_rule, len(found), found.num_labels) == (False, "cosines", 5, 4)
+    assert make().has_paths
+    np.testing.assert_array_equal(found.marks, make().marks)
+    np.testing.assert_array_equal(found.scores, make().scores)
+
+
+def test_some_images_of_scores_alone_are_taken_with_the_rule():
+    taken = Predictions.from_scores(**SCORED, ranking_rule="cosines").take(np.array([2, 3]))
+    assert (taken.image_ids, taken.has_paths, taken.ranking_rule) == (("all", "half"), False, "cosines")
+    np.testing.assert_array_equal(taken.scores, make().scores[2:4])
+
+
+def test_scores_alone_have_no_sets_of_paths():
+    with pytest.raises(UserError, match="have scores and no paths, so there are no sets of paths"):
+        Predictions.from_scores(**SCORED).path_sets()
+
+
+def test_paths_come_whole_or_not_at_all():
+    with pytest.raises(UserError, match=r"but path_lengths and path_log_probs is None: use .*from_scores"):
+        make(path_lengths=None, path_log_probs=None)
+
+
+def test_scores_alone_are_checked_like_any_table():
+    with pytest.raises(UserError, match=r"scores of .* must have shape \[5, 4\], got \[5, 3\]"):
+        Predictions.from_scores(**{**SCORED, "scores": np.zeros((5, 3))})

@@ -10,12 +10,18 @@ import numpy as np
 
 from tfrecords.errors import UserError
 
+RANKING_RULE = "beam marginals; labels on no path follow by their highest step probability"
+"""How the scores of a path model rank labels: `cnnrnn_tf.model.beam_search.rank_labels`."""
+
+_PATH_FIELDS = ("paths", "path_lengths", "path_log_probs")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
     """The truth of some images, and each one's best path and label scores.
 
-    The arrays are converted to the types below, and must not be written to afterwards.
+    A method that only scores labels has no paths: make its predictions by `from_scores`. The arrays are
+    converted to the types below, and must not be written to afterwards.
 
     >>> predictions = Predictions(
     ...     image_ids=["a", "b"], labels=[[1, 0, 1], [0, 0, 0]], known=[[1, 1, 1], [1, 1, 0]],
@@ -33,9 +39,9 @@ class Predictions:
             beyond a path's length is padding of any value.
         path_lengths: `<int32>[images]`, labels on each path, END not counted.
         path_log_probs: `<float32>[images]`, natural-log probability of each path; -inf where the search
-            found none.
-        scores: `<float32>[images, labels]`, whose descending order is the ranking; see
-            `cnnrnn_tf.model.beam_search.rank_labels`.
+            found none. All three are None together where there are no paths.
+        scores: `<float32>[images, labels]`, whose descending order is the ranking.
+        ranking_rule: how the scores came about, in words to print beside what is cut from them.
 
     Raises:
         UserError: the arrays do not fit each other, or a path holds what is no label or a label twice.
@@ -44,21 +50,42 @@ class Predictions:
     image_ids: Sequence[str]
     labels: np.ndarray
     known: np.ndarray
-    paths: np.ndarray
-    path_lengths: np.ndarray
-    path_log_probs: np.ndarray
+    paths: np.ndarray | None
+    path_lengths: np.ndarray | None
+    path_log_probs: np.ndarray | None
     scores: np.ndarray
+    ranking_rule: str = RANKING_RULE
+
+    @classmethod
+    def from_scores(
+        cls,
+        image_ids: Sequence[str],
+        labels: np.ndarray,
+        known: np.ndarray,
+        scores: np.ndarray,
+        ranking_rule: str = "the scores of the method",
+    ) -> Predictions:
+        """Predictions of a method that scores labels and emits no path.
+
+        >>> found = Predictions.from_scores(["a"], [[1, 0]], [[1, 1]], [[0.9, 0.2]])
+        >>> found.has_paths
+        False
+        """
+        return cls(image_ids, labels, known, None, None, None, scores, ranking_rule)
 
     def __post_init__(self) -> None:
+        self._check_paths_are_whole()
         object.__setattr__(self, "image_ids", tuple(self.image_ids))
         for name in ("labels", "known"):
             object.__setattr__(self, name, _read_flags(name, getattr(self, name)))
-        for name in ("paths", "path_lengths"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(np.int32, copy=False))
-        for name in ("path_log_probs", "scores"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        object.__setattr__(self, "scores", np.asarray(self.scores, np.float32))
+        if self.has_paths:
+            for name in ("paths", "path_lengths"):
+                object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(np.int32, copy=False))
+            object.__setattr__(self, "path_log_probs", np.asarray(self.path_log_probs, np.float32))
         self._check_shapes()
-        self._check_paths()
+        if self.has_paths:
+            self._check_paths()
 
     def __len__(self) -> int:
         """The number of images."""
@@ -68,6 +95,11 @@ class Predictions:
     def num_labels(self) -> int:
         """L, the number of labels."""
         return self.labels.shape[1]
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether there is a best path for each image, not scores alone."""
+        return self.paths is not None
 
     @cached_property
     def truth(self) -> np.ndarray:
@@ -89,8 +121,13 @@ class Predictions:
             k: how many known labels of a path count, in the order in which they were emitted; None for all.
 
         Raises:
-            UserError: k is below 1.
+            UserError: k is below 1, or there are no paths.
         """
+        if not self.has_paths:
+            raise UserError(
+                "these predictions have scores and no paths, so there are no sets of paths: cut sets from "
+                "the scores, at a threshold or a length"
+            )
         if k is not None and k < 1:
             raise UserError(f"k, the number of labels that count on a path, must be at least 1, got {k!r}")
         inside = self._inside()
@@ -107,14 +144,21 @@ class Predictions:
         """The predictions of some images: `images` is `<bool>[images]`, or positions `<int>[taken]`."""
         images = np.arange(len(self))[images]
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields["image_ids"] = [self.image_ids[image] for image in images]
-        return Predictions(
-            **{name: value if name == "image_ids" else value[images] for name, value in fields.items()}
-        )
+        taken = {name: value[images] for name, value in fields.items() if isinstance(value, np.ndarray)}
+        taken["image_ids"] = [self.image_ids[image] for image in images]
+        return Predictions(**fields | taken)
 
     def _inside(self) -> np.ndarray:
         """`<bool>[images, places]`: places that hold a label and no padding."""
         return np.arange(self.paths.shape[1]) < self.path_lengths[:, np.newaxis]
+
+    def _check_paths_are_whole(self) -> None:
+        missing = [name for name in _PATH_FIELDS if getattr(self, name) is None]
+        if len(missing) not in (0, len(_PATH_FIELDS)):
+            raise UserError(
+                f"predictions have all of {', '.join(_PATH_FIELDS)} or none, but {' and '.join(missing)} "
+                "is None: use Predictions.from_scores where there are no paths"
+            )
 
     def _check_shapes(self) -> None:
         table = (len(self.image_ids), self.labels.shape[-1] if self.labels.ndim == 2 else "labels")
@@ -122,10 +166,14 @@ class Predictions:
             "labels": table,
             "known": table,
             "scores": table,
-            "paths": (table[0], self.paths.shape[-1] if self.paths.ndim == 2 else "places"),
-            "path_lengths": table[:1],
-            "path_log_probs": table[:1],
         }
+        if self.has_paths:
+            places = self.paths.shape[-1] if self.paths.ndim == 2 else "places"
+            expected |= {
+                "paths": (table[0], places),
+                "path_lengths": table[:1],
+                "path_log_probs": table[:1],
+            }
         for name, shape in expected.items():
             arrived = getattr(self, name).shape
             if arrived != shape:

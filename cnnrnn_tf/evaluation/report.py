@@ -1,6 +1,7 @@
 """Predictions of a test split and of a hold-out enter; every measure leaves as JSON, with its conventions.
 
-One model gives several rows: the labels of its best path, and lists cut from its label scores. The test split
+One model gives several rows: the labels of its best path, where it has paths, and lists cut from its label
+scores. The test split
 is read once; what has to be chosen, a threshold, is fitted on the hold-out. `report_tables.render` shows the
 rows as the paper's table.
 """
@@ -29,9 +30,9 @@ from cnnrnn_tf.evaluation.metrics import (
     average_precision,
     fit_threshold,
 )
-from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
 from cnnrnn_tf.evaluation.protocols import Protocol, with_companions
-from cnnrnn_tf.evaluation.report_notes import RANKING_RULE, explain
+from cnnrnn_tf.evaluation.report_notes import explain
 from cnnrnn_tf.evaluation.report_tables import print_report, render
 from tfrecords.errors import UserError, nearest
 from tfrecords.vocabulary import LabelVocabulary
@@ -91,7 +92,7 @@ def evaluate_predictions(
 
     The threshold is the protocol's; where it leaves that open, the one with the highest O-F1 on the hold-out,
     to a standard error (`fit_threshold`), for each row. Without a hold-out (or without a label in it) such
-    rows are left out, and the conventions say so.
+    rows are left out, and the conventions say so. So are the rows of paths where there are none.
 
     Args:
         test: the split to report.
@@ -130,7 +131,7 @@ def evaluate_predictions(
         "images": len(counted),
         "images_in_split": len(test),
         "images_without_labels": int(np.sum(~counted.truth.any(axis=1))),
-        "images_without_path": int(np.sum(~np.isfinite(counted.path_log_probs))),
+        "ranking_rule": test.ranking_rule,
         "labels": vocabulary.size,
         "labels_without_positive": int(np.sum(~counted.truth.any(axis=0))),
         "labels_per_image": float(counted.truth.sum() / len(counted)),
@@ -140,6 +141,8 @@ def evaluate_predictions(
         "ranking": _measure_ranking(counted, sorted({*RANKING_PLACES, *_list_lengths(protocols)})),
         "references": [{key: _plain(value) for key, value in row.items()} for row in references],
     }
+    if counted.has_paths:
+        metrics["images_without_path"] = int(np.sum(~np.isfinite(counted.path_log_probs)))
     return {**metrics, "conventions": explain(metrics)}
 
 
@@ -183,6 +186,9 @@ def save_per_label(
         test: the split to report.
         vocabulary: the names and training counts of the labels.
         sets: `<uint8>[images, labels]`, the predicted sets; those of the best paths by default.
+
+    Raises:
+        UserError: there are neither sets nor paths.
     """
     sets = test.path_sets() if sets is None else np.asarray(sets)
     predicted_cells = (sets != 0) & (test.known != 0)
@@ -241,10 +247,11 @@ def _make_lists(
     test: Predictions, holdout: Predictions | None, protocols: Sequence[Protocol]
 ) -> Iterator[_Lists]:
     lengths = _list_lengths(protocols)
-    yield _Lists("best path", "the labels of the most probable path", None, test.path_sets())
-    for k in lengths:
-        words = f"the first {k} labels of the best path, fewer where it is shorter"
-        yield _Lists(f"best path, first {k}", words, k, test.path_sets(k))
+    if test.has_paths:
+        yield _Lists("best path", "the labels of the most probable path", None, test.path_sets())
+        for k in lengths:
+            words = f"the first {k} labels of the best path, fewer where it is shorter"
+            yield _Lists(f"best path, first {k}", words, k, test.path_sets(k))
     for k in lengths:
         words = f"the {k} labels with the highest scores"
         yield _Lists(f"exactly {k}", words, k, test.scores, {"top_k": k})

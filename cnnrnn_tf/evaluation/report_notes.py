@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-RANKING_RULE = "beam marginals; labels on no path follow by their highest step probability"
-"""How the scores of `Predictions` rank labels: `cnnrnn_tf.model.beam_search.rank_labels`."""
-
 _AP_WORDS = {
     "raw": "AP is not interpolated",
     "voc11": "AP has the 11 points of VOC 2007",
@@ -30,7 +27,6 @@ def explain(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     main = metrics["protocols"][0]
     averages = _C_F1_WORDS if main["c_f1"] == "both" else [main["c_f1"]]
     notes = [
-        (by_path, "The labels of the most probable path, in the order in which the model emits them."),
         ([name for name in names if name not in by_path], _explain_cuts(metrics)),
         *(([f"C-F1_{average}"], _C_F1_WORDS[average]) for average in averages),
         (
@@ -45,12 +41,15 @@ def explain(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         ),
         ([], f"{'; '.join(_count_in_words(metrics))}."),
     ]
+    if by_path:
+        words = "The labels of the most probable path, in the order in which the model emits them."
+        notes.insert(0, (by_path, words))
     notes += [([], f"Protocol {found['name']}: {found['words']}") for found in metrics["protocols"]]
     return [{"marks": marks, "words": words} for marks, words in notes]
 
 
 def _explain_cuts(metrics: Mapping[str, Any]) -> str:
-    rule = f"Cut from a ranking of the labels: {RANKING_RULE}; equal scores by label id."
+    rule = f"Cut from a ranking of the labels: {metrics['ranking_rule']}; equal scores by label id."
     fixed = metrics["protocols"][0]["threshold"]
     cuts = [
         f"{row['threshold']:.4g} ({row['name']})" for row in metrics["rows"] if row["threshold"] is not None
@@ -73,7 +72,7 @@ def _count_in_words(metrics: Mapping[str, Any]) -> Iterator[str]:
     left_out = metrics["images_in_split"] - metrics["images"]
     if left_out:
         yield f"{left_out:,} images are left out"
-    if metrics["images_without_path"]:
+    if metrics.get("images_without_path"):
         yield f"{metrics['images_without_path']:,} images got no path"
     if metrics["unknown_cells"]:
         yield f"{metrics['unknown_cells']:,} unknown labels are left out of rankings, lists and truth"
