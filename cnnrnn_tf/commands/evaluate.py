@@ -1,7 +1,9 @@
-"""A run folder enters; the paper's table of one of its splits leaves, on the screen and as JSON.
+"""A run folder, or a file of predictions, enters; the paper's table leaves, on the screen and as JSON.
 
 cnnrnn evaluate runs/demo/2024-05-01-120000
 cnnrnn evaluate runs/coco2014/2024-05-01-120000 --protocol ml-gcn
+cnnrnn evaluate runs/coco2014/2024-05-01-120000 --protocol all
+cnnrnn evaluate --predictions scores-test.jsonl --holdout scores-holdout.jsonl --protocol asl
 """
 
 from __future__ import annotations
@@ -12,40 +14,86 @@ from typing import Annotated
 
 import tyro
 
+from tfrecords.errors import UserError
+
 
 @dataclass
 class Evaluate:
-    """Measure a trained run on a split: the paper's table, and every convention behind it."""
+    """Measure a trained run, or predictions of any program: the paper's table, and what is behind it.
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    A run keeps `predictions-SPLIT.jsonl` of the split and of the hold-out, from which its numbers are taken
+    again without the model, and a table of labels for each, `per_label-SPLIT.csv`.
+    """
+
+    run_dir: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Folder of the run, such as runs/demo/2024-05-01-120000."""
     split: str = "test"
-    """Split to measure; thresholds are fitted on the hold-out, whichever it is."""
+    """Split of the run to measure; thresholds are fitted on the hold-out, whichever it is."""
     protocol: str | None = None
-    """Whose conventions: cnn-rnn, ml-gcn, srn, asl or free. By default the paper's for the data sets of the
-    paper, and free for any other."""
+    """Whose conventions: cnn-rnn, ml-gcn, srn, asl or free; all shows every one, and why they differ. By
+    default the paper's for the data sets of the paper, and free for any other."""
+    predictions: Path | None = None
+    """File of predictions to measure in place of a run; cnnrnn_tf/evaluation/prediction_files.py describes
+    it, and any program can write one."""
+    holdout: Path | None = None
+    """File of predictions of other images, beside --predictions, to fit thresholds on."""
 
     def run(self) -> None:
-        """Prints the table and writes `metrics-SPLIT.json`, or `metrics-SPLIT-PROTOCOL.json`, into the run.
+        """Prints the table and writes it beside the predictions.
+
+        In a run `metrics-SPLIT.json`, or `metrics-SPLIT-PROTOCOL.json`; beside FILE.jsonl
+        `FILE-metrics.json`, or `FILE-metrics-PROTOCOL.json`, and `FILE-per_label.csv`.
 
         Raises:
-            UserError: there is no such run, split or protocol.
+            UserError: there is no such run, file, split or protocol.
         """
         from cnnrnn_tf.evaluation.protocols import protocol
 
-        if self.protocol is not None:
+        self._check_inputs()
+        if self.protocol not in (None, "all"):
             protocol(self.protocol, dataset="")  # a wrong name is told before TensorFlow is loaded
         from tfrecords.quiet import silence_native_stderr
 
         with silence_native_stderr():
             import tensorflow  # noqa: F401
+        metrics, file = self._measure_run() if self.predictions is None else self._measure_file()
+        from cnnrnn_tf.evaluation.protocol_comparison import print_comparison
         from cnnrnn_tf.evaluation.report import print_report, save_metrics
+
+        save_metrics(metrics, file)
+        (print_comparison if self.protocol == "all" else print_report)(metrics)
+        print(f"\nall measures: {file}")
+
+    def _measure_run(self) -> tuple[dict, Path]:
         from cnnrnn_tf.training.evaluate import evaluate_run
         from cnnrnn_tf.training.runs import load_run
 
         run = load_run(self.run_dir)
         metrics = evaluate_run(run, self.split, self.protocol)
-        file = run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
-        save_metrics(metrics, file)
-        print_report(metrics)
-        print(f"\nall measures: {file}")
+        return metrics, run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
+
+    def _measure_file(self) -> tuple[dict, Path]:
+        from cnnrnn_tf.evaluation.prediction_files import load_predictions
+        from cnnrnn_tf.evaluation.protocol_comparison import measure, own_sets
+        from cnnrnn_tf.evaluation.report import save_per_label
+
+        test = load_predictions(self.predictions)
+        holdout = None if self.holdout is None else load_predictions(self.holdout)
+        metrics = measure(test, holdout, self.protocol)
+        stem = self.predictions.with_suffix("")
+        _, sets = own_sets(test, metrics)
+        save_per_label(f"{stem}-per_label.csv", test.predictions, test.vocabulary, sets)
+        return metrics, Path(f"{stem}-{'-'.join(filter(None, ('metrics', self.protocol)))}.json")
+
+    def _check_inputs(self) -> None:
+        if (self.run_dir is None) == (self.predictions is None):
+            raise UserError("expected the folder of a run, or --predictions FILE, and not both")
+        if self.holdout is not None and self.predictions is None:
+            raise UserError(
+                "--holdout FILE goes with --predictions FILE: a run brings its own hold-out; leave it out"
+            )
+        if self.predictions is not None and self.split != "test":
+            raise UserError(
+                f"--split {self.split} chooses a split of a run, and a file of predictions is of one split: "
+                "leave it out"
+            )

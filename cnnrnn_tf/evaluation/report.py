@@ -184,7 +184,8 @@ def save_per_label(
     Args:
         path: the file.
         test: the split to report.
-        vocabulary: the names and training counts of the labels.
+        vocabulary: the names and training counts of the labels; where all counts are 0, nobody has counted,
+            and the column is blank.
         sets: `<uint8>[images, labels]`, the predicted sets; those of the best paths by default.
 
     Raises:
@@ -221,7 +222,8 @@ def save_per_label(
                     ap[i],
                 ]
             cells = [value if value == "" else f"{value:.6f}" for value in fractions]
-            writer.writerow([name, count, positives[i], predicted[i], correct[i], *cells])
+            counted = count if any(vocabulary.counts) else ""
+            writer.writerow([name, counted, positives[i], predicted[i], correct[i], *cells])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +291,13 @@ def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str,
         **{name: values[name] for name in SET_MEASURES[:-4]},  # the fractions
         "N+": int(values["N+"]),
         "labels_never_predicted": int(values["labels_never_predicted"]),
+        "labels_never_predicted_with_positive": _count_missed(measures),
     }
+
+
+def _count_missed(measures: SetMeasures) -> int:
+    """Labels with a positive that are in no predicted set: those whose precision is a convention."""
+    return int(np.sum((measures.predicted.numpy() == 0) & (measures.positives.numpy() > 0)))
 
 
 def _measure_ranking(test: Predictions, places: Sequence[int]) -> dict[str, Any]:

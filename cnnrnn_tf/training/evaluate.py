@@ -12,8 +12,10 @@ import tensorflow as tf
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.data.datasets import image_batches, load_labels
 from cnnrnn_tf.data.features import feature_fingerprint, load_or_extract
+from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions
-from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions
+from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure
+from cnnrnn_tf.evaluation.report import choose_protocols, save_per_label
 from cnnrnn_tf.model.beam_search import rank_labels
 from cnnrnn_tf.training.runs import Run, check_records
 from tfrecords.errors import UserError
@@ -29,14 +31,28 @@ EXTRACTION_BATCH = 32
 def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> dict:
     """Measures a finished run on a split of the records that it was trained on.
 
-    Thresholds, where a protocol leaves them open, are fitted on the hold-out.
+    Thresholds, where a protocol leaves them open, are fitted on the hold-out. Both splits are decoded once;
+    their predictions and a table of labels are left in the run, `predictions-SPLIT.jsonl` and
+    `per_label-SPLIT.csv`.
+
+    Args:
+        run: the run.
+        split: the split to report.
+        protocol: whose conventions; "all" for every protocol's; None for those of the configuration.
+
+    Returns:
+        What `protocol_comparison.measure` returns.
 
     Raises:
         UserError: the records are gone, damaged or not those of the run; no such split or protocol.
     """
     dataset_dir = run.config.data.data_dir / run.config.data.dataset
     check_records(run.path, dataset_dir, Manifest.load(dataset_dir))
-    return evaluate_model(run.model, dataset_dir, run.config, split, protocol)[0]
+    metrics, files = _evaluate(run.model, dataset_dir, run.config, split, protocol)
+    for content in files:
+        save_predictions(run.path / f"predictions-{content.split}.jsonl", content)
+        save_per_label(run.path / f"per_label-{content.split}.csv", content.predictions, content.vocabulary)
+    return metrics
 
 
 def evaluate_model(
@@ -47,15 +63,8 @@ def evaluate_model(
     protocol: str | None = None,
 ) -> tuple[dict, Predictions]:
     """The measures of a split, and the predictions they come from."""
-    manifest = Manifest.load(dataset_dir)
-    vocabulary = load_vocabulary(dataset_dir, model)
-    manifest.check_shards(dataset_dir)
-    name = protocol or config.evaluation.protocol
-    protocols = choose_protocols(config.data.dataset, None if name == "default" else name)
-    test = predict_split(model, dataset_dir, split, config.decoding)
-    holdout = None if split == "holdout" else predict_split(model, dataset_dir, "holdout", config.decoding)
-    references = manifest.reference_rows if split == "test" else ()
-    return evaluate_predictions(test, holdout, protocols, vocabulary, split, references), test
+    metrics, files = _evaluate(model, dataset_dir, config, split, protocol)
+    return metrics, files[0].predictions
 
 
 def predict_split(model: CNNRNN, dataset_dir: Path, split: str, decoding: DecodingConfig) -> Predictions:
@@ -99,6 +108,31 @@ def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
             "data set was built again or changed. Train again, or build it as it was"
         )
     return vocabulary
+
+
+def _evaluate(
+    model: CNNRNN, dataset_dir: Path, config: ExperimentConfig, split: str, protocol: str | None
+) -> tuple[dict, list[PredictionFile]]:
+    """The measures of a split, and the predictions of it and of the hold-out."""
+    manifest = Manifest.load(dataset_dir)
+    vocabulary = load_vocabulary(dataset_dir, model)
+    manifest.check_shards(dataset_dir)
+    name = protocol or config.evaluation.protocol
+    name = None if name == "default" else name
+    if name != ALL:
+        choose_protocols(config.data.dataset, name)  # a wrong name is told before anything is decoded
+    files = [
+        PredictionFile(
+            predict_split(model, dataset_dir, each, config.decoding),
+            vocabulary,
+            each,
+            config.data.dataset,
+            manifest.fingerprint,
+        )
+        for each in dict.fromkeys((split, "holdout"))
+    ]
+    references = manifest.reference_rows if split == "test" else ()
+    return measure(files[0], files[1] if len(files) > 1 else None, name, references), files
 
 
 def _feature_batches(model: CNNRNN, dataset_dir: Path, split: str) -> Iterator[np.ndarray]:

@@ -1,0 +1,289 @@
+"""One set of predictions enters; its measures under every protocol, and why they differ, leave.
+
+The numbers of one model move by several points with the conventions alone. Here the same predictions are
+measured by each preset of `protocols`, and the differences are told with the numbers at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cnnrnn_tf.evaluation.label_sets import cut_sets
+from cnnrnn_tf.evaluation.prediction_files import PredictionFile
+from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions
+from cnnrnn_tf.evaluation.report_tables import WIDTH, print_report
+from tfrecords.errors import UserError
+
+COMPARED = ("cnn-rnn", "ml-gcn", "srn", "asl", "free")
+ALL = "all"
+"""The name that stands for every protocol of `COMPARED`."""
+
+
+def measure(
+    test: PredictionFile,
+    holdout: PredictionFile | None,
+    protocol: str | None = None,
+    references: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The measures of predictions, by one protocol or by all.
+
+    Args:
+        test: the split to report.
+        holdout: other images of the same labels, to fit thresholds on; None where there are none.
+        protocol: a protocol's name, or "all"; None takes the data set's own.
+        references: scores known from elsewhere, to print beside.
+
+    Returns:
+        What `evaluate_predictions` returns; for "all", `split`, `protocols` (those by name) and `differences`
+        (one entry a convention: `about` and `words`).
+
+    Raises:
+        UserError: no such protocol; the two have other labels, or share an image; no image counts.
+    """
+    if holdout is not None:
+        _check_pair(test, holdout)
+    chosen = {
+        name: choose_protocols(test.dataset, name) for name in (COMPARED if protocol == ALL else [protocol])
+    }
+    found = {
+        name: evaluate_predictions(
+            test.predictions,
+            None if holdout is None else holdout.predictions,
+            protocols,
+            test.vocabulary,
+            test.split,
+            references,
+        )
+        for name, protocols in chosen.items()
+    }
+    if protocol != ALL:
+        return found[protocol]
+    return {"split": test.split, "protocols": found, "differences": explain_differences(found)}
+
+
+def own_row(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row that is cut from scores as the protocol says; None where its threshold could not be fitted."""
+    main = metrics["protocols"][0]
+    name = {"exactly": f"exactly {main['k']}", "at_most": f"at most {main['k']}", "free": "free length"}
+    return next((row for row in metrics["rows"] if row["name"] == name[main["list_length"]]), None)
+
+
+def own_sets(content: PredictionFile, metrics: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+    """The sets that a table of labels is about: those of the best paths, else those of the protocol's row.
+
+    Args:
+        content: predictions of any split.
+        metrics: by one protocol, or by all: then the rows are those of `free`.
+
+    Returns:
+        The row's name, and `<uint8>[images, labels]`.
+    """
+    predictions = content.predictions
+    if predictions.has_paths:
+        return "best path", predictions.path_sets()
+    metrics = metrics["protocols"]["free"] if "differences" in metrics else metrics
+    row = own_row(metrics) or metrics["rows"][0]
+    return row["name"], cut_sets(predictions.scores, predictions.known, row["k"], row["threshold"])
+
+
+def explain_differences(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Why the numbers of one model differ: each convention, who follows which, and what it is worth here.
+
+    Args:
+        found: the metrics of each protocol, by name.
+    """
+    parts = (
+        ("images", _explain_images),
+        ("lists", _explain_lists),
+        ("thresholds", _explain_thresholds),
+        ("C-F1", _explain_c_f1),
+        ("labels never predicted", _explain_never_predicted),
+        ("mAP", _explain_ap),
+        ("MAP@10", _explain_map_at_10),
+    )
+    return [{"about": about, "words": " ".join(explain(found))} for about, explain in parts]
+
+
+def print_comparison(comparison: Mapping[str, Any], file: IO[str] | None = None) -> None:
+    """Prints each protocol's table, the rows of all side by side, and why they differ."""
+    for metrics in comparison["protocols"].values():
+        print_report(metrics, file)
+        print(file=file)
+    terminal = Console(highlight=False, file=file)
+    console = Console(highlight=False, file=file, width=max(WIDTH, terminal.width))
+    console.print(_tabulate(comparison["protocols"]))
+    console.print(Text("\nwhy they differ", style="bold"))
+    for part in comparison["differences"]:
+        console.print(Padding(Text(f"{part['about']}: {part['words']}"), (0, 0, 0, 2)))
+
+
+def _check_pair(test: PredictionFile, holdout: PredictionFile) -> None:
+    if test.vocabulary != holdout.vocabulary:
+        other = sorted(set(test.vocabulary.names) ^ set(holdout.vocabulary.names))
+        what = f"such as {other[0]!r}" if other else "in their training counts"
+        raise UserError(f"the labels of the hold-out are not those of {test.split!r}; they differ {what}")
+    shared = set(test.predictions.image_ids) & set(holdout.predictions.image_ids)
+    if shared:
+        raise UserError(
+            f"{len(shared)} images are both in {test.split!r} and in the hold-out, such as {min(shared)!r}: "
+            "a threshold fitted on images that are reported is chosen by their truth; take other images"
+        )
+
+
+def _explain_images(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    groups = _group(found, lambda metrics: metrics["protocols"][0]["images"])
+    some = next(iter(found.values()))
+    if len(groups) == 1:
+        yield f"all protocols count {some['images']:,} of {some['images_in_split']:,} images."
+        return
+    tagged, every = found[groups["tagged"][0]], found[groups["all"][0]]
+    yield (
+        f"{_join(groups['tagged'])} count the {tagged['images']:,} images with a label "
+        f"({tagged['labels_per_image']:.2f} labels each); {_join(groups['all'])} count all "
+        f"{every['images']:,} ({every['labels_per_image']:.2f} labels each)."
+    )
+    if tagged["images"] == every["images"]:
+        yield "Here every image has a label, so that this changes nothing."
+        return
+    yield "Images without labels can only lower O-P, and never change O-R."
+    one, other = (find for find in (found.get("ml-gcn"), found.get("srn")))
+    if one is not None and other is not None:
+        first, second = own_row(one), own_row(other)
+        yield (
+            f"ml-gcn and srn cut the same lists: O-P {_percent(first['O-P'])} without those images and "
+            f"{_percent(second['O-P'])} with them."
+        )
+
+
+def _explain_lists(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, metrics in found.items():
+        main, row = metrics["protocols"][0], own_row(metrics)
+        what = {"exactly": f"exactly {main['k']} labels", "at_most": f"at most {main['k']} labels"}
+        words = what.get(main["list_length"], "every label that reaches the threshold")
+        if row is None:
+            yield f"{name}: {words}, left out for want of a threshold."
+            continue
+        yield (
+            f"{name}: {words}, {row['list_length']:.2f} an image on average, O-P {_percent(row['O-P'])}, O-R "
+            f"{_percent(row['O-R'])}."
+        )
+    yield "O-P/O-R is true labels over predicted ones: longer lists trade precision for recall."
+
+
+def _explain_thresholds(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    fixed, fitted, none = [], [], []
+    for name, metrics in found.items():
+        main, row = metrics["protocols"][0], own_row(metrics)
+        if main["list_length"] == "exactly":
+            none.append(name)
+        elif main["threshold"] is not None:
+            fixed.append(f"{name} ({main['threshold']:g})")
+        elif row is not None:
+            fitted.append(f"{name} ({row['threshold']:.4g}, on {metrics['holdout_images']:,} images)")
+    if fixed:
+        yield f"fixed for {_join(fixed)}."
+    if fitted:
+        yield f"Fitted for O-F1 on the hold-out: {_join(fitted)}."
+    else:
+        yield "None is fitted: there is no hold-out with labels."
+    if none:
+        yield f"Not needed: {_join(none)}."
+
+
+def _explain_c_f1(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    groups = _group(found, lambda metrics: metrics["protocols"][0]["c_f1"])
+    words = {
+        "harmonic": "is the harmonic mean of C-P and C-R",
+        "per_class": "is the mean of the labels' F1",
+        "both": "is given both ways",
+    }
+    yield "; ".join(f"for {_join(names)} it {words[average]}" for average, names in groups.items()) + "."
+    pairs = [
+        f"{name} {_percent(row['C-F1_harmonic'])} and {_percent(row['C-F1_per_class'])}"
+        for name, metrics in found.items()
+        if (row := own_row(metrics)) is not None
+    ]
+    yield f"Of the same lists, harmonic and per class: {_join(pairs)}."
+
+
+def _explain_never_predicted(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    groups = _group(found, lambda metrics: metrics["protocols"][0]["never_predicted_precision"])
+    yield "; ".join(f"precision {value} for {_join(names)}" for value, names in sorted(groups.items())) + "."
+    for name, metrics in found.items():
+        row = own_row(metrics)
+        if row is None:
+            continue
+        num_labels = metrics["labels"] - metrics["labels_without_positive"]
+        concerned = row["labels_never_predicted_with_positive"]
+        if not concerned:
+            yield f"{name}: of {num_labels} labels with a positive, all are predicted."
+            continue
+        counted = metrics["protocols"][0]["never_predicted_precision"]
+        other = row["C-P"] + (1 - 2 * counted) * concerned / num_labels
+        yield (
+            f"{name}: {concerned} of {num_labels} labels with a positive are never predicted; C-P is "
+            f"{_percent(row['C-P'])}, and would be {_percent(other)} the other way."
+        )
+
+
+def _explain_ap(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    shapes = {"raw": "not interpolated", "voc11": "11 points", "interpolated": "interpolated at all points"}
+    groups = _group(found, lambda metrics: metrics["protocols"][0]["ap_shape"])
+    yield "; ".join(f"{shapes[shape]} for {_join(names)}" for shape, names in groups.items()) + "."
+    for num_images, names in _group(found, lambda metrics: metrics["images"]).items():
+        ranking = found[names[0]]["ranking"]
+        values = [f"{_percent(ranking[f'mAP_{shape}'])} {words}" for shape, words in shapes.items()]
+        yield f"Over {num_images:,} images: {_join(values)}."
+
+
+def _explain_map_at_10(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    groups = _group(found, lambda metrics: _percent(metrics["ranking"]["MAP@10_truncated"]))
+    if len(groups) == 1:
+        yield (
+            f"{next(iter(groups))} for all: lists and thresholds do not enter it, and images without labels "
+            "never count."
+        )
+    else:
+        yield "; ".join(f"{value} for {_join(names)}" for value, names in groups.items()) + "."
+
+
+def _tabulate(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("protocol")
+    table.add_column("lists")
+    for header in ("images", "length", "C-P", "C-R", "C-F1", "O-P", "O-R", "O-F1", "mAP"):
+        table.add_column(header, justify="right")
+    for name, metrics in found.items():
+        main, row = metrics["protocols"][0], own_row(metrics)
+        if row is None:
+            continue
+        average = {"both": "harmonic"}.get(main["c_f1"], main["c_f1"])
+        cells = [row[key] for key in ("C-P", "C-R", f"C-F1_{average}", "O-P", "O-R", "O-F1")]
+        cells.append(metrics["ranking"][f"mAP_{main['ap_shape']}"])
+        length = f"{row['list_length']:.2f}"
+        table.add_row(name, row["name"], f"{metrics['images']:,}", length, *map(_percent, cells))
+    return table
+
+
+def _group(found: Mapping[str, Mapping[str, Any]], key: Any) -> dict[Any, list[str]]:
+    """The names of the protocols by what `key` says of their metrics."""
+    groups: dict[Any, list[str]] = {}
+    for name, metrics in found.items():
+        groups.setdefault(key(metrics), []).append(name)
+    return groups
+
+
+def _join(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
