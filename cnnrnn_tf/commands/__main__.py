@@ -2,6 +2,7 @@
 
 cnnrnn predict runs/demo/<time> photo.jpg
 cnnrnn evaluate runs/demo/<time>
+cnnrnn audit --published
 cnnrnn export runs/demo/<time>
 cnnrnn check runs/demo/<time>/export
 
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from cnnrnn_tf.commands.audit import Audit
 from cnnrnn_tf.commands.check import Check
 from cnnrnn_tf.commands.evaluate import Evaluate
 from cnnrnn_tf.commands.export import Export
@@ -22,7 +24,13 @@ from cnnrnn_tf.commands.predict import Predict
 from tfrecords.cli import parse, run_main
 
 PROG = "cnnrnn"
-COMMANDS = {"predict": Predict, "evaluate": Evaluate, "export": Export, "check": Check}
+COMMANDS = {
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "audit": Audit,
+    "export": Export,
+    "check": Check,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
