@@ -21,7 +21,7 @@ from cnnrnn_tf.evaluation.single_set_metrics import (
     OverallPrecision,
     OverallRecall,
 )
-from cnnrnn_tf.evaluation.thresholds import fit_threshold
+from cnnrnn_tf.evaluation.thresholds import fit_label_thresholds, fit_threshold
 
 __all__ = [
     "AP_SHAPES",
@@ -42,5 +42,6 @@ __all__ = [
     "RecallAtK",
     "SetMeasures",
     "average_precision",
+    "fit_label_thresholds",
     "fit_threshold",
 ]
