@@ -5,9 +5,12 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,python3.11 python3,\
 	$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name))))
 BIN = .venv/bin
+ADDONS_PYTHON ?= $(shell command -v python3.11)
+ADDONS_BIN = .venv-addons/bin
+ADDONS_OUT = build/addons
 ARGS ?=
 
-.PHONY: help train test test-long bench clean
+.PHONY: help train test test-long bench addons clean
 .DELETE_ON_ERROR:
 
 help:
@@ -15,8 +18,10 @@ help:
 	@echo 'make test       ruff and the quick tests (ARGS="..." goes to pytest)'
 	@echo 'make test-long  the tests that take minutes'
 	@echo 'make bench      every benchmark, one after the other'
-	@echo 'make clean      remove .venv, caches and build leftovers; data/ and runs/ stay'
+	@echo 'make addons     our search and measures beside those of tensorflow-addons, in .venv-addons'
+	@echo 'make clean      remove .venv*, caches and build leftovers; data/ and runs/ stay'
 	@echo 'PYTHON=...      the Python to make .venv with (default: python3.11, else python3)'
+	@echo 'ADDONS_PYTHON=... the Python 3.11 to make .venv-addons with (default: python3.11)'
 
 train: .venv/.installed
 	$(BIN)/python train.py --dataset demo $(ARGS)
@@ -34,8 +39,14 @@ bench: .venv/.installed
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done
 
+# Minutes. The two environments cannot be one, so each writes files: ours first, for theirs reads them.
+addons: .venv/.installed .venv-addons/.installed
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python benchmarks/addons/ours.py $(ADDONS_OUT) $(ARGS)
+	@TF_CPP_MIN_LOG_LEVEL=3 $(ADDONS_BIN)/python benchmarks/addons/theirs.py $(ADDONS_OUT)
+	@$(BIN)/python benchmarks/addons/compare.py $(ADDONS_OUT)
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-addons build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './data/*' -not -path './runs/*' -prune -exec rm -rf {} +
 
 # The environment, by stamps: made once, installed again when the dependencies change.
@@ -60,4 +71,24 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,beam,tfds]'
+	@touch $@
+
+# tensorflow-addons has no wheel for a later Python than 3.11, and cannot be imported beside Keras 3.
+
+.venv-addons/.made:
+	@fail() { echo "$$1" >&2; exit 1; }; python='$(ADDONS_PYTHON)'; \
+	test -n "$$python" || \
+		fail 'no Python 3.11 found: sudo apt install python3.11-venv, or make addons ADDONS_PYTHON=...'; \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+		fail "ADDONS_PYTHON=$$python: expected Python 3.11, the last that tensorflow-addons has wheels for"; \
+	$$python -c 'import ensurepip, venv' 2>/dev/null || \
+		fail 'the venv module is missing: sudo apt install python3.11-venv'; \
+	rm -rf .venv-addons; \
+	$$python -m venv .venv-addons || { rm -rf .venv-addons; fail "$$python -m venv failed"; }
+	@touch $@
+
+.venv-addons/.installed: .venv-addons/.made benchmarks/addons/requirements.txt
+	@echo 'Installing tensorflow-addons and TensorFlow 2.15 into .venv-addons: once, 1.7 GB, some minutes.'
+	@$(ADDONS_BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--requirement benchmarks/addons/requirements.txt
 	@touch $@
