@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from cnnrnn_tf.evaluation.metrics import MAPAtN, RecallAtK, SetMeasures
+from cnnrnn_tf.evaluation.metrics import BinnedMeanAveragePrecision, MAPAtN, RecallAtK, SetMeasures
 
 # Logical devices must be set up before TensorFlow starts, hence a process of its own.
 SCRIPT = """
@@ -77,6 +77,7 @@ def all_metrics(num_labels):
         SetMeasures(num_labels, threshold=[0.3] * num_labels, prefix="free/"),
         MAPAtN(3, name="map"),
         RecallAtK(2, name="recall"),
+        BinnedMeanAveragePrecision(num_labels, num_bins=64),
     ]
 
 

@@ -4,10 +4,12 @@
 
 The one place to import measures from. `SetMeasures` and its single-valued kin judge label sets; `MAPAtN`,
 `PrecisionAtK` and `RecallAtK` rank labels within an image. These are Keras metrics, at home in `compile`, in
-mixed precision and under replicas. `MeanAveragePrecision` ranks images within a label and is fed on the host.
+mixed precision and under replicas. `MeanAveragePrecision` ranks images within a label and is fed on the host;
+`BinnedMeanAveragePrecision` is a Keras metric that comes close to it.
 """
 
 from cnnrnn_tf.evaluation.average_precision import AP_SHAPES, MeanAveragePrecision, average_precision
+from cnnrnn_tf.evaluation.binned_average_precision import BinnedMeanAveragePrecision
 from cnnrnn_tf.evaluation.ranking_metrics import MAP_DENOMINATORS, MAPAtN, PrecisionAtK, RecallAtK
 from cnnrnn_tf.evaluation.set_metrics import SET_MEASURES, SetMeasures
 from cnnrnn_tf.evaluation.single_set_metrics import (
@@ -27,6 +29,7 @@ __all__ = [
     "AP_SHAPES",
     "MAP_DENOMINATORS",
     "SET_MEASURES",
+    "BinnedMeanAveragePrecision",
     "ClassF1",
     "ClassPrecision",
     "ClassRecall",
