@@ -41,6 +41,7 @@ bench: .venv/.installed
 
 # Minutes. The two environments cannot be one, so each writes files: ours first, for theirs reads them.
 addons: .venv/.installed .venv-addons/.installed
+	@echo 'Searching and measuring in both environments: two to six minutes.'
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python benchmarks/addons/ours.py $(ADDONS_OUT) $(ARGS)
 	@TF_CPP_MIN_LOG_LEVEL=3 $(ADDONS_BIN)/python benchmarks/addons/theirs.py $(ADDONS_OUT)
 	@$(BIN)/python benchmarks/addons/compare.py $(ADDONS_OUT)

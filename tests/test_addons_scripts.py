@@ -32,15 +32,16 @@ compare, ours = load("compare"), load("ours")
 def written(tmp_path_factory):
     """The files of a tiny run, by name."""
     folder = tmp_path_factory.mktemp("addons")
-    (folder / "ours").mkdir()
-    (folder / "ours" / "search-every-path-99.npz").write_bytes(b"of an older run")
+    for side in ("ours", "theirs"):
+        (folder / side).mkdir()
+        (folder / side / "search-every-path-99.npz").write_bytes(b"of an older run")
     words = ["--models", "2", "--images", "3", "--train-images", "40"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ours, "SPEED_RUNS", 2)
         patch.setattr(ours, "NARROW", (1, 5))
         patch.setattr(ours, "LARGE", ((81, 10),))
         assert ours.main([str(folder), *words]) == 0
-    return {path.stem: dict(np.load(path)) for path in (folder / "ours").glob("*.npz")}
+    return {path.stem: dict(np.load(path)) for path in folder.glob("*/*.npz")}
 
 
 def test_the_files_are_the_tables_the_searches_and_the_speed(written):
@@ -93,7 +94,7 @@ def test_the_example_of_count_paths_holds():
     assert doctest.testmod(ours) == (0, 1)
 
 
-def test_a_run_replaces_what_an_older_one_left(written):
+def test_a_run_removes_what_an_older_one_left_on_either_side(written):
     assert "search-every-path-99" not in written
 
 
@@ -197,7 +198,7 @@ def test_equal_numbers_give_status_0_and_a_report_of_every_section(cases, tmp_pa
     ]
     assert "| hand | 2 x 2 | 0 | 1 | 2.5e-01 | 1.3e-01 | 0.0e+00 |" in report  # one score is at the threshold
     assert "| published | random | 2 | 1 | 1 | 1 | 3 | 0 | 0 | 0.0e+00 | 0.0e+00 |" in report
-    assert "| theirs, bare | 2 | 6.0 | 5.0 | 2.00 |" in report
+    assert "| theirs, bare | 2 | 6.0 | 5.0 | 2.50 |" in report
 
 
 @pytest.mark.parametrize(

@@ -351,12 +351,14 @@ def compare_speed(ours: Case, theirs: Case) -> list[str]:
     """Informative alone: other versions of TensorFlow, in processes one after the other."""
     rows = [["ours", int(ours["num_steps"].max()), *_milliseconds(ours["seconds"]), "1.00"]]
     for rule, name in (("published", "theirs, bare"), ("renormalised", "theirs, with our masks")):
-        ratio = np.median(theirs[f"{rule}_seconds"]) / np.median(ours["seconds"])
+        ratio = np.min(theirs[f"{rule}_seconds"]) / np.min(
+            ours["seconds"]
+        )  # the others measure the neighbours
         steps, seconds = int(theirs[f"{rule}_num_steps"]), theirs[f"{rule}_seconds"]
         rows.append([name, steps, *_milliseconds(seconds), f"{ratio:.2f}"])
     units, num_images = len(ours["output_kernel"]), len(ours["features"])
     sizes = f"{num_images} images, a beam of {int(ours['beam'])}, {units} units, {num_labels_of(ours)} labels"
-    head = ["search", "steps", "median, ms", "fastest, ms", "median / ours"]
+    head = ["search", "steps", "median, ms", "fastest, ms", "fastest / ours"]
     return ["## Speed, for information", "", f"{sizes}, compiled.", "", *_table(head, rows), ""]
 
 
