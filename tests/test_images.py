@@ -442,6 +442,45 @@ def test_random_squares_of_a_stretched_image_lie_within_it():
     assert squares[..., 0].min() < 8 and squares[..., 0].max() > 119
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "image_fit", "corners"),
+    [
+        # Parts of 4 x 4 px: nothing is resized.
+        (6, 6, "crop", [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]),
+        (6, 6, "stretch", [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]),
+        # Parts of 4 x 6 px, of which "crop" cuts out the middle.
+        (6, 9, "crop", [(0, 1), (0, 4), (2, 1), (2, 4), (1, 2)]),
+        # Two thirds of 7 are 5, rounded: parts of 5 x 4 px, whose middle begins half a pixel down.
+        (7, 6, "crop", [(0.5, 0), (0.5, 2), (2.5, 0), (2.5, 2), (1.5, 1)]),
+        # Two thirds of 8 are 5, rounded; the middle part begins one of three pixels down.
+        (8, 6, "crop", [(0.5, 0), (0.5, 2), (3.5, 0), (3.5, 2), (1.5, 1)]),
+    ],
+)
+def test_the_parts_lie_at_the_corners_and_in_the_middle(height, width, image_fit, corners):
+    def shade(top, left, height=4, width=4):  # 10 y + x in row y and column x
+        return np.add.outer(10 * (top + np.arange(height)), left + np.arange(width))
+
+    image = np.repeat(shade(0, 0, height, width)[:, :, None], 3, axis=2).astype(np.uint8)
+    found = images.cut_hypotheses(tf.constant(image), 4, image_fit).numpy()
+    assert found.shape == (6, 4, 4, 3) and found.dtype == np.float32
+    np.testing.assert_array_equal(found[1:, :, :, 0], [shade(*corner) for corner in corners])
+    np.testing.assert_array_equal(found[0], images.fit_to_square(tf.constant(image), 4, image_fit))
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 61), (31, 200), (1, 1)])
+def test_parts_that_are_stretched_are_those_of_pillow(height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, [height, width, 3], np.uint8)
+    picture = Image.fromarray(pixels)
+    found = images.cut_hypotheses(tf.constant(pixels), 24, "stretch").numpy()
+    h, w = round(height * 2 / 3), round(width * 2 / 3)
+    middle = ((width - w) // 2, (height - h) // 2)
+    for part, (left, top) in zip(
+        found[1:], [(0, 0), (width - w, 0), (0, height - h), (width - w, height - h), middle], strict=True
+    ):
+        expected = picture.crop((left, top, left + w, top + h)).resize((24, 24), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(part, np.asarray(expected, np.float32), atol=1)
+
+
 def test_a_thumbnail_is_the_whole_image_upright_in_its_own_shape():
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn

@@ -24,7 +24,10 @@ from cnnrnn_tf.data.image_headers import (
 __all__ = [
     "IMAGE_FITS",
     "MAX_PIXELS",
+    "NUM_HYPOTHESES",
+    "PIXELS_VERSION",
     "apply_orientation",
+    "cut_hypotheses",
     "decode_batch",
     "decode_image",
     "exif_orientation",
@@ -39,6 +42,12 @@ IMAGE_FITS = ("crop", "stretch")
 
 MAX_PIXELS = 178_000_000
 """The largest image that is decoded, height times width by its header; beyond lie decompression bombs."""
+
+NUM_HYPOTHESES = 6
+"""Squares that `cut_hypotheses` makes of an image."""
+
+PIXELS_VERSION = 1
+"""Features are kept under it: count it up when a change here gives other pixels for the same file."""
 
 _NUM_PARALLEL_DECODES = 8  # in one batch; each may hold an image of MAX_PIXELS
 
@@ -108,6 +117,33 @@ def fit_to_square(image, size, image_fit="crop"):
         <float32>[size, size, 3] RGB, whole numbers from 0 to 255.
     """
     return _resize_window(image, size, side=size, position=tf.constant([0.5, 0.5]), image_fit=image_fit)
+
+
+def cut_hypotheses(image, size, image_fit="crop"):
+    """Returns the whole of `image` and five parts of it as squares: for methods that pool over parts.
+
+    HCP (arXiv:1406.5726) takes parts that a detector proposes and the largest score over them, so that a
+    thing counts where it is. Here they are fixed: two thirds of each side, at the corners and in the middle.
+
+    Args:
+        image: <uint8 or float32>[height, width, 3], 0 to 255.
+        size: side of the squares, px.
+        image_fit: how the image and each part become one, as in `fit_to_square`.
+
+    Returns:
+        <float32>[6, size, size, 3] RGB, whole numbers from 0 to 255: the whole, then top left, top right,
+        bottom left, bottom right, middle.
+
+    >>> rows = tf.range(9.0)[:, None, None] * tf.ones([9, 9, 3])
+    >>> cut_hypotheses(rows, 6)[1:, :, 0, 0].numpy().astype(int).tolist()
+    [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6]]
+    """
+    height_px, width_px = tf.unstack(tf.shape(image)[:2])
+    part_height_px, part_width_px = (2 * height_px + 1) // 3, (2 * width_px + 1) // 3  # rounded
+    bottom, right = height_px - part_height_px, width_px - part_width_px
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    parts = [image[top : top + part_height_px, left : left + part_width_px] for top, left in corners]
+    return tf.stack([fit_to_square(part, size, image_fit) for part in (image, *parts)])
 
 
 def random_crop_and_flip(image, size, seed, image_fit="crop", side=None):
