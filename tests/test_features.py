@@ -1,37 +1,60 @@
 """Features are computed once, belong to their records and to nothing else, and come in the records' order."""
 
+import errno
+import functools
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import cnnrnn_tf.data.feature_files as feature_files_module
 import cnnrnn_tf.data.features as features_module
-from cnnrnn_tf.data.datasets import image_batches, load_labels
+import tfrecords.build as build_module
+from cnnrnn_tf.data.datasets import (
+    image_batches,
+    load_labels,
+)
 from cnnrnn_tf.data.features import feature_fingerprint, load_or_extract
+from cnnrnn_tf.data.images import cut_hypotheses, decode_image
+from cnnrnn_tf.data.records import read_files, shard_batches
 from tfrecords.build import build
 from tfrecords.errors import UserError
+from tfrecords.manifest import Manifest
 from tfrecords.sources.demo import DemoSource
+from tfrecords.writer import plan_shards
 
 SIZE_PX = 12
 
 
 class MeanColour:
-    """An extractor that counts the pictures it is shown: <float32>[batch, 3]."""
+    """An extractor that counts the pictures it is shown, and is stopped once: <float32>[batch, 3]."""
 
-    def __init__(self, num_wide=3, poison=None):
-        self.num_shown, self.num_wide, self.poison = 0, num_wide, poison
+    def __init__(self, poison=None, stop_after=np.inf, error=KeyboardInterrupt):
+        self.batch_sizes, self.poison = [], poison
+        self.stop_after, self.error = stop_after, error
+
+    @property
+    def num_shown(self):
+        return sum(self.batch_sizes)
 
     def __call__(self, images):
-        self.num_shown += len(images)
-        colours = tf.reduce_mean(tf.cast(images, tf.float32), [1, 2])[:, : self.num_wide]
+        if self.num_shown >= self.stop_after:
+            raise self.error
+        self.batch_sizes.append(len(images))
+        colours = tf.reduce_mean(tf.cast(images, tf.float32), [1, 2])
         return colours if self.poison is None else colours * self.poison
 
 
 def build_demo(data_dir, seed=0, **options):
-    build(DemoSource(seed, num_train=40, num_test=10), "demo", data_dir, workers=1, progress=False, **options)
+    """40 images of train in four shards, 10 of test in one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_module, "plan_shards", functools.partial(plan_shards, images_per_shard=10))
+        source = DemoSource(seed, num_train=40, num_test=10)
+        build(source, "demo", data_dir, workers=1, progress=False, **options)
     return data_dir / "demo"
 
 
@@ -40,21 +63,38 @@ def built(tmp_path_factory):
     return build_demo(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module")
-def decoded(built):
-    """The batches of a split, decoded once: most tests here ask how often they are read, not how."""
-    whole = {split: list(image_batches(built, split, SIZE_PX, 16)) for split in ("train+holdout", "test")}
-    return lambda dataset_dir, split, image_size, batch_size, image_fit: whole[split]
-
-
 @pytest.fixture
-def folder(built, decoded, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "image_batches", decoded)
+def folder(built, tmp_path):
     return Path(shutil.copytree(built, tmp_path / "demo"))
 
 
-def load(folder, split, extract, fingerprint="f", image_size=SIZE_PX):
-    return load_or_extract(folder, split, fingerprint, extract, image_size, batch_size=16, progress=False)
+@pytest.fixture(scope="module")
+def pictures(built):
+    """Shard -> its pictures and ids, decoded once: most tests ask how often they are read, not how."""
+    manifest = Manifest.load(built)
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    batches = shard_batches(built, shards, SIZE_PX, 10)
+    return {shard.file: batch for shard, batch in zip(shards, batches, strict=True)}
+
+
+@pytest.fixture
+def decoded(folder, pictures, monkeypatch):
+    """A folder whose pictures need no decoding."""
+
+    def take(dataset_dir, shards, image_size, batch_size, *settings):
+        for shard in shards:
+            for start in range(0, shard.num_records, batch_size):
+                rows = slice(start, start + batch_size)
+                yield {key: column[rows] for key, column in pictures[shard.file].items()}
+
+    monkeypatch.setattr(features_module, "shard_batches", take)
+    return folder
+
+
+def load(folder, split, extract, fingerprint="f", image_size=SIZE_PX, progress=False, **options):
+    return load_or_extract(
+        folder, split, fingerprint, extract, image_size, batch_size=8, progress=progress, **options
+    )
 
 
 def mean_colours(folder, split):
@@ -62,37 +102,139 @@ def mean_colours(folder, split):
     return np.concatenate([batch["image"].mean(axis=(1, 2), dtype=np.float64) for batch in batches])
 
 
-def test_one_pass_serves_all_parts_of_a_split_in_the_order_of_the_labels(folder, monkeypatch):
-    monkeypatch.setattr(features_module, "image_batches", image_batches)
+def train_file(folder, number):
+    return folder / "features" / "f" / f"train-{number:05d}-of-00004.npy"
+
+
+def read_all(folder):
+    return {path.name: path.read_bytes() for path in (folder / "features" / "f").iterdir()}
+
+
+# ---- one pass
+
+
+def test_one_pass_serves_all_parts_of_a_split_in_the_order_of_the_labels(folder):
     extract = MeanColour()
     for split in ("holdout", "train", "train+holdout"):
         features = load(folder, split, extract)
         assert features.dtype == np.float32
-        assert len(features) == len(load_labels(folder, split).image_ids)
+        assert len(features) == len(load_labels(folder, split).image_ids) > 0
         np.testing.assert_allclose(features, mean_colours(folder, split), rtol=1e-5)
     assert extract.num_shown == 40
     assert len(load(folder, "test", extract)) == 10
-    assert extract.num_shown == 50
-    names = sorted(path.name for path in (folder / "features" / "f").iterdir())
-    assert names == ["test.json", "test.npy", "train.json", "train.npy"]
+    assert extract.batch_sizes == [8, 2] * 5  # a shard begins a batch of its own
+    shards = ["test-00000-of-00001", *(f"train-{i:05d}-of-00004" for i in range(4))]
+    assert sorted(read_all(folder)) == [f"{shard}.{end}" for shard in shards for end in ("json", "npy")]
 
 
-def test_a_whole_split_is_read_through_a_memory_map(folder):
-    features = load(folder, "train+holdout", MeanColour())
+def test_the_file_of_a_shard_has_the_features_of_its_records_and_their_ids(decoded):
+    features = load(decoded, "train+holdout", MeanColour())
+    image_ids = load_labels(decoded, "train+holdout").image_ids
+    for number in range(4):
+        path = train_file(decoded, number)
+        np.testing.assert_array_equal(np.load(path), features[10 * number : 10 * number + 10])
+        meta = json.loads(path.with_suffix(".json").read_text())
+        assert meta["image_ids"] == image_ids[10 * number : 10 * number + 10]
+
+
+def test_a_split_of_one_shard_is_read_through_a_memory_map(decoded):
+    features = load(decoded, "test", MeanColour())
     assert isinstance(features, np.memmap) and not features.flags.writeable
 
 
-def test_another_fingerprint_is_another_cache(folder):
+def test_another_fingerprint_is_another_cache(decoded):
     extract = MeanColour()
-    load(folder, "test", extract)
-    load(folder, "test", extract, fingerprint="g")
+    load(decoded, "test", extract)
+    load(decoded, "test", extract, fingerprint="g")
     assert extract.num_shown == 20
 
 
-def test_features_of_records_that_changed_are_computed_again(folder, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(features_module, "image_batches", image_batches)
+def test_one_bar_runs_over_all_images_of_the_split_and_begins_where_a_stopped_pass_ended(decoded, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        load(decoded, "train", MeanColour(stop_after=20))
+    load(decoded, "train", MeanColour(), progress=True)
+    shown = capsys.readouterr().err
+    assert "features of train" in shown and "images/s" in shown
+    assert "| 20/40 [" in shown.split("\r")[1] and "| 40/40 [" in shown.split("\r")[-1]
+    load(decoded, "holdout", MeanColour(), progress=True)
+    assert capsys.readouterr().err == ""
+
+
+# ---- stopped
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "num_kept"), [(0, 0), (1, 0), (10, 1), (11, 1), (20, 2), (32, 3), (38, 3)]
+)
+def test_a_stopped_pass_goes_on_with_the_missing_shards_and_ends_as_an_unbroken_one(
+    decoded, stop_after, num_kept, caplog
+):
+    unbroken = load(decoded, "train+holdout", MeanColour())
+    expected = read_all(decoded)
+    shutil.rmtree(decoded / "features")
+    with pytest.raises(KeyboardInterrupt):
+        load(decoded, "train", MeanColour(stop_after=stop_after))
+    assert len(read_all(decoded)) == 2 * num_kept
+    extract = MeanColour()
+    np.testing.assert_array_equal(load(decoded, "train+holdout", extract), unbroken)
+    assert extract.num_shown == 40 - 10 * num_kept
+    assert read_all(decoded) == expected
+    assert caplog.text == ""
+
+
+def test_what_a_killed_process_leaves_of_a_shard_is_replaced_in_silence(decoded, caplog):
+    load(decoded, "train", MeanColour())
+    expected = read_all(decoded)
+    path = train_file(decoded, 2)
+    path.rename(path.with_name(f".{path.name}"))  # killed between the two files of a shard
+    extract = MeanColour()
+    load(decoded, "train", extract)
+    assert extract.num_shown == 10 and read_all(decoded) == expected and caplog.text == ""
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(decoded, monkeypatch):
+    save, saved = np.save, []
+
+    def save_two(file, array):
+        saved.append(save(file, array[:5] if len(saved) == 2 else array))
+        if len(saved) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files_module.np, "save", save_two)
+        with pytest.raises(UserError, match=r"No space left on device; free or choose a disk, and run again"):
+            load(decoded, "train", MeanColour())
+    names = [train_file(decoded, number).name for number in range(2)]
+    assert sorted(name for name in read_all(decoded) if name.endswith(".npy")) == names
+    assert len(read_all(decoded)) == 4
+    extract = MeanColour()
+    load(decoded, "train", extract)
+    assert extract.num_shown == 20
+
+
+def test_two_who_ask_at_once_compute_once(decoded, caplog):
+    extract, results = MeanColour(), []
+    threads = [
+        threading.Thread(target=lambda: results.append(load(decoded, "train", extract))) for _ in range(2)
+    ]
+    with feature_files_module.locked(decoded / "features" / "f"):
+        for thread in threads:
+            thread.start()
+        threads[0].join(0.5)
+        assert extract.num_shown == 0
+    for thread in threads:
+        thread.join()
+    assert extract.num_shown == 40
+    np.testing.assert_array_equal(*results)
+    assert "another process is computing these features; waiting for it" in caplog.text
+
+
+# ---- foreign or damaged
+
+
+def test_features_of_records_that_changed_are_computed_again(folder, tmp_path, caplog):
     old = np.array(load(folder, "test", MeanColour()))
-    saved = {path.name: path.read_bytes() for path in (folder / "features" / "f").iterdir()}
+    saved = read_all(folder)
     folder = build_demo(tmp_path, seed=1, overwrite=True)
     (folder / "features" / "f").mkdir(parents=True, exist_ok=True)
     for name, content in saved.items():  # as if the build had left them there
@@ -100,7 +242,7 @@ def test_features_of_records_that_changed_are_computed_again(folder, tmp_path, c
     extract = MeanColour()
     new = load(folder, "test", extract)
     assert extract.num_shown == 10
-    assert "does not belong to the records" in caplog.text
+    assert "test-00000-of-00001.npy is computed again: its manifest is" in caplog.text
     np.testing.assert_allclose(new, mean_colours(folder, "test"), rtol=1e-5)
     assert not np.allclose(old, new)
 
@@ -112,61 +254,129 @@ def damage_meta(**changes):
     return damage
 
 
+def flip_last_bit(npy, meta):
+    content = bytearray(npy.read_bytes())
+    content[-1] ^= 1
+    npy.write_bytes(content)
+
+
+def replace_array(array):
+    """Another array, with a meta file that vouches for it."""
+
+    def damage(npy, meta):
+        np.save(npy, array)
+        damage_meta(sha256=feature_files_module._hash_file(npy))(npy, meta)
+
+    return damage
+
+
+def rename_image(npy, meta):
+    damage_meta(image_ids=["other", *json.loads(meta.read_text())["image_ids"][1:]])(npy, meta)
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "reason"),
     [
-        lambda npy, meta: meta.unlink(),
-        lambda npy, meta: meta.write_text("{"),
-        lambda npy, meta: npy.write_bytes(npy.read_bytes()[:-7]),
-        lambda npy, meta: npy.write_bytes(b""),
-        lambda npy, meta: np.save(npy, np.zeros([9, 3], np.float32)),
-        lambda npy, meta: np.save(npy, np.zeros([10, 3], np.float64)),
-        damage_meta(features="another"),
-        damage_meta(split="train"),
-        damage_meta(image_size=24),
-        damage_meta(image_ids=[str(i) for i in range(10)]),
-        damage_meta(shape=[10, 4]),
+        (lambda npy, meta: meta.unlink(), "cannot be read (FileNotFoundError"),
+        (lambda npy, meta: meta.write_text("{"), "cannot be read (JSONDecodeError"),
+        (lambda npy, meta: meta.write_text("[]"), "cannot be read (TypeError"),
+        (damage_meta(format=1), "its format is 1, expected 2"),
+        (damage_meta(features="another"), "its features is 'another', expected 'f'"),
+        (damage_meta(manifest="another"), "its manifest is 'another'"),
+        (damage_meta(file="train-00000-of-00004.tfrecord"), "its file is 'train-00000-of-00004.tfrecord'"),
+        (damage_meta(records_sha256="0"), "its records_sha256 is '0'"),
+        (damage_meta(num_records=9), "its num_records is 9, expected 10"),
+        (damage_meta(image_size=24), "its image_size is 24, expected 12"),
+        (damage_meta(image_fit="stretch"), "its image_fit is 'stretch', expected 'crop'"),
+        (damage_meta(hypotheses=True), "its hypotheses is True, expected False"),
+        (damage_meta(image_ids=[str(i) for i in range(9)]), "the image ids beside it"),
+        (rename_image, "the image ids beside it"),
+        (lambda npy, meta: npy.write_bytes(npy.read_bytes()[:-7]), "it was changed or cut off"),
+        (lambda npy, meta: npy.write_bytes(b""), "it was changed or cut off"),
+        (lambda npy, meta: npy.write_bytes(npy.read_bytes() + b"\0"), "it was changed or cut off"),
+        (flip_last_bit, "it was changed or cut off"),
+        (lambda npy, meta: np.save(npy, np.zeros([10, 3], np.float32)), "it was changed or cut off"),
+        (replace_array(np.zeros([9, 3], np.float32)), "it holds float32 [9, 3], expected float32 [10, ...]"),
+        (replace_array(np.zeros([10, 3])), "it holds float64 [10, 3], expected float32 [10, ...]"),
     ],
 )
-def test_what_is_damaged_or_foreign_is_computed_again(folder, damage):
-    expected = np.array(load(folder, "test", MeanColour()))
-    npy = folder / "features" / "f" / "test.npy"
+def test_what_is_damaged_or_foreign_is_computed_again(decoded, damage, reason, caplog):
+    expected = np.array(load(decoded, "test", MeanColour()))
+    npy = decoded / "features" / "f" / "test-00000-of-00001.npy"
     damage(npy, npy.with_suffix(".json"))
     extract = MeanColour()
-    np.testing.assert_array_equal(load(folder, "test", extract), expected)
+    np.testing.assert_array_equal(load(decoded, "test", extract), expected)
     assert extract.num_shown == 10
-    load(folder, "test", extract)
+    assert f"{npy.name} is computed again: " in caplog.text and reason in caplog.text
+    load(decoded, "test", extract)
     assert extract.num_shown == 10  # and is whole again
 
 
-def test_an_interrupted_pass_leaves_nothing_behind(folder):
-    def fail(images):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("with_meta", [False, True])
+def test_shards_that_were_swapped_are_computed_again_and_no_others(decoded, with_meta, caplog):
+    expected = load(decoded, "train+holdout", MeanColour())
+    for suffix in (".npy", ".json") if with_meta else (".npy",):
+        one, two = (train_file(decoded, number).with_suffix(suffix) for number in (1, 3))
+        first, second = one.read_bytes(), two.read_bytes()
+        one.write_bytes(second)
+        two.write_bytes(first)
+    extract = MeanColour()
+    np.testing.assert_array_equal(load(decoded, "train+holdout", extract), expected)
+    assert extract.num_shown == 20
+    assert caplog.text.count("is computed again") == 2
 
-    with pytest.raises(KeyboardInterrupt):
-        load(folder, "test", fail)
-    assert list((folder / "features" / "f").iterdir()) == []
+
+def test_a_file_of_a_whole_split_as_it_was_kept_before_is_not_looked_at(decoded):
+    old = decoded / "features" / "f" / "test.npy"
+    old.parent.mkdir(parents=True)
+    np.save(old, np.zeros([10, 3], np.float32))
+    assert load(decoded, "test", MeanColour()).min() > 0
 
 
-def test_features_that_are_not_finite_are_refused_with_the_image(folder):
+# ---- refused
+
+
+def test_features_that_are_not_finite_are_refused_with_the_image(decoded):
     with pytest.raises(UserError, match="are not finite"):
-        load(folder, "test", MeanColour(poison=np.nan))
-    with pytest.raises(UserError, match=load_labels(folder, "test").image_ids[0]):
-        load(folder, "test", MeanColour(poison=np.inf))
-    assert list((folder / "features" / "f").iterdir()) == []
+        load(decoded, "test", MeanColour(poison=np.nan))
+    with pytest.raises(UserError, match=load_labels(decoded, "test").image_ids[0]):
+        load(decoded, "test", MeanColour(poison=np.inf))
+    assert read_all(decoded) == {}
 
 
-def test_an_extractor_of_the_wrong_shape_is_refused(folder):
-    with pytest.raises(ValueError, match="expected one row an image"):
-        load(folder, "test", lambda images: tf.zeros([len(images), 2, 3]))
-    with pytest.raises(ValueError, match="expected one row an image"):
-        load(folder, "test", lambda images: tf.zeros([1, 3]))
+def test_an_extractor_of_the_wrong_shape_is_refused(decoded):
+    with pytest.raises(ValueError, match="expected one row each"):
+        load(decoded, "test", lambda images: tf.zeros([len(images), 2, 3]))
+    with pytest.raises(ValueError, match="expected one row each"):
+        load(decoded, "test", lambda images: tf.zeros([1, 3]))
 
 
-def test_the_bar_names_the_split_and_the_rate(folder, capsys):
-    load_or_extract(folder, "test", "f", MeanColour(), SIZE_PX)
-    shown = capsys.readouterr().err
-    assert "features of test" in shown and "images/s" in shown
+def test_records_that_lack_one_are_refused_before_anything_is_computed(decoded):
+    shard = decoded / "train-00002-of-00004.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    extract = MeanColour()
+    with pytest.raises(UserError, match="holds 9 whole records, expected 10: build the data set again"):
+        load(decoded, "train", extract)
+    assert extract.num_shown == 0
+
+
+# ---- hypotheses
+
+
+@pytest.mark.parametrize("split", ["holdout", "test"])
+def test_features_of_hypotheses_are_those_of_each_square_of_each_image(folder, split):
+    extract = MeanColour()
+    features = load(folder, split, extract, hypotheses=True, image_fit="stretch")
+    num_images = len(load_labels(folder, split).image_ids)
+    assert features.shape == (num_images, 6, 3) and features.dtype == np.float32
+    assert extract.num_shown == 6 * (10 if split == "test" else 40)
+    assert set(extract.batch_sizes) == {6}  # of one image: two would be more than 8
+    files = [encoded for _, encoded in read_files(folder, split, num_images)]
+    squares = [cut_hypotheses(decode_image(encoded), SIZE_PX, "stretch").numpy() for encoded in files]
+    np.testing.assert_allclose(features, np.mean(squares, axis=(2, 3)), rtol=1e-5)
+
+
+# ---- fingerprints
 
 
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.float32(1)]

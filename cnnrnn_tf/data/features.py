@@ -1,82 +1,83 @@
 """A data set and a function from pictures to features enter; every image's features leave, computed once.
 
-They are kept as `features/<fingerprint>/<split>.npy` in the data set's folder, beside a `<split>.json` that
-says what they belong to. The fingerprint stands for all they depend on (`feature_fingerprint`), so another
-layer, image size or set of weights has a folder of its own. What does not belong to the records as they are
-now is computed again, never used.
+They are kept in the data set's folder, a file for each shard of its records: the features of
+`train-00000-of-00004.tfrecord` are `features/<fingerprint>/train-00000-of-00004.npy`. The fingerprint stands
+for all they depend on (`feature_fingerprint`), so another layer, image size or set of weights has a folder of
+its own. A pass that is stopped goes on with the shards that are missing, and ends with the bytes of an
+unbroken one. A file that does not belong to the records as they are now, or was damaged, is computed again.
 """
 
 import hashlib
 import json
-import logging
-import os
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
-from cnnrnn_tf.data.datasets import image_batches, select_records
+from cnnrnn_tf.data.feature_files import FeatureFile, locked
+from cnnrnn_tf.data.images import NUM_HYPOTHESES
+from cnnrnn_tf.data.records import select_records, shard_batches
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, is_held_out
 
 FOLDER_NAME = "features"
 
-_LOGGER = logging.getLogger(__name__)
-
 
 def load_or_extract(
-    dataset_dir, split, fingerprint, extract, image_size, image_fit="crop", batch_size=32, progress=True
+    dataset_dir,
+    split,
+    fingerprint,
+    extract,
+    image_size,
+    image_fit="crop",
+    batch_size=32,
+    hypotheses=False,
+    progress=True,
 ) -> np.ndarray:
     """Returns the features of `split`, in the order of `load_labels`: from the cache, or in one pass.
 
-    The whole split on disk is computed and kept, so "train", "holdout" and "train+holdout" share one file.
+    The whole split on disk is computed and kept, so "train", "holdout" and "train+holdout" share their files.
+    A shard begins a batch of its own, so its features do not depend on what was computed before it.
 
     Args:
         split: a name as `select_records` knows them.
         fingerprint: what the features depend on: `feature_fingerprint`.
-        extract: <uint8>[batch, image_size, image_size, 3] RGB -> <float>[batch, F]; called only where the
-            cache has nothing.
+        extract: <uint8>[batch, image_size, image_size, 3] RGB -> <float>[batch, F]; called only for shards
+            that the cache has not.
         image_size: side of the squares that `extract` gets, px.
         image_fit: how an image becomes one, "crop" or "stretch".
-        progress: show a bar and the images per second on stderr.
+        batch_size: the most squares that `extract` gets at once, 6 or more with `hypotheses`.
+        hypotheses: compute the features of six squares of each image, the whole of it and five parts:
+            `cnnrnn_tf.data.images.cut_hypotheses`.
+        progress: show a bar on stderr, with images per second and the time left.
 
     Returns:
-        <float32>[images, F]: a read-only memory map, or an array of the selected rows of it.
+        <float32>[images, F], or <float32>[images, 6, F] with `hypotheses`: an array; or a read-only memory
+        map, if the split is all of one shard.
 
     Raises:
-        UserError: the data set is not built, has no such split, a feature is not finite, or the disk refuses.
+        UserError: the data set is not built or damaged, has no such split or no images there, a feature is
+            not finite, or the disk refuses.
     """
     manifest = Manifest.load(dataset_dir)
     selection = select_records(manifest, split)
-    path = Path(dataset_dir) / FOLDER_NAME / fingerprint / f"{selection.shard_split}.npy"
     belongs_to = {
         "manifest": manifest.fingerprint,
         "features": fingerprint,
-        "split": selection.shard_split,
         "image_size": image_size,
         "image_fit": image_fit,
+        "hypotheses": hypotheses,
     }
-    meta = _read_meta(path, belongs_to)
-    if meta is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _extract(path, belongs_to, dataset_dir, manifest, extract, batch_size, progress)
-        except OSError as error:
-            raise UserError(
-                f"cannot keep features in {path.parent}: {error}; free or choose a disk"
-            ) from None
-        meta = _read_meta(path, belongs_to)
-        if meta is None:
-            raise UserError(
-                f"{path} changed while it was written: is another data set built there? Try again"
-            )
-    features = np.load(path, mmap_mode="r")
-    if selection.holdout is None:
-        return features
-    held_out = [is_held_out(image_id, manifest.holdout.fraction) for image_id in meta["image_ids"]]
-    return np.asarray(features[np.equal(held_out, bool(selection.holdout))])
+    folder = Path(dataset_dir) / FOLDER_NAME / fingerprint
+    shards = [shard for shard in manifest.split(selection.shard_split).shards if shard.num_records]
+    files = [FeatureFile(folder, shard, belongs_to) for shard in shards]
+    if not files:
+        raise UserError(f"{dataset_dir}: no image is in {split!r}; build the data set with more images")
+    if not all(file.is_whole() for file in files):
+        manifest.check_shards(dataset_dir)
+        _complete(files, dataset_dir, extract, batch_size, progress)
+    return _gather(files, manifest, selection.holdout)
 
 
 def feature_fingerprint(manifest_fingerprint, description, weights) -> str:
@@ -96,98 +97,96 @@ def feature_fingerprint(manifest_fingerprint, description, weights) -> str:
     return digest.hexdigest()
 
 
-def _extract(path, belongs_to, dataset_dir, manifest, extract, batch_size, progress):
-    """Writes `path` and its meta file; both appear whole, the meta file last."""
-    shard_split, num_images = belongs_to["split"], manifest.split(belongs_to["split"]).num_images
-    on_disk = _name_on_disk(manifest, shard_split)
-    image_ids, features = [], None
-    with (
-        _appearing_file(path) as hidden,
-        tqdm(
-            total=num_images, desc=f"features of {shard_split}", unit=" images", disable=not progress
-        ) as bar,
-    ):
-        square = belongs_to["image_size"], batch_size, belongs_to["image_fit"]
-        for batch in image_batches(dataset_dir, on_disk, *square):
-            ids = [image_id.decode("utf-8", "surrogateescape") for image_id in batch["image_id"].numpy()]
-            rows = np.asarray(extract(batch["image"]), np.float32)
-            _check_rows(rows, ids, features)
-            if features is None:
-                features = np.lib.format.open_memmap(hidden, "w+", np.float32, (num_images, rows.shape[1]))
-            features[len(image_ids) : len(image_ids) + len(ids)] = rows
-            image_ids += ids
-            bar.update(len(ids))
-        features.flush()
-    meta = {
-        **belongs_to,
-        "shape": features.shape,
-        "image_ids_sha256": _hash_ids(image_ids),
-        "image_ids": image_ids,
-    }
-    with _appearing_file(_meta_path(path)) as hidden:
-        hidden.write_text(json.dumps(meta, indent=0) + "\n", encoding="utf-8")
-
-
-def _read_meta(path, belongs_to):
-    """The content of the meta file; None where nothing is kept, or something else."""
-    if not path.exists():
-        return None
+def _complete(files, dataset_dir, extract, batch_size, progress):
+    """Computes those of `files`, which are all of a split, that are not there or cannot be used."""
+    folder = files[0].folder
     try:
-        meta = json.loads(_meta_path(path).read_text(encoding="utf-8"))
-        features = np.load(path, mmap_mode="r")
-        belongs = (
-            {key: meta[key] for key in belongs_to} == belongs_to
-            and meta["shape"] == list(features.shape)
-            and features.dtype == np.float32
-            and len(meta["image_ids"]) == len(features)
-            and meta["image_ids_sha256"] == _hash_ids(meta["image_ids"])
-        )
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
-        belongs = False
-    if not belongs:
-        _LOGGER.warning("%s does not belong to the records as they are now: it is computed again", path)
-    return meta if belongs else None
+        with locked(folder):
+            missing = [file for file in files if not file.is_whole(warn=True)]
+            if missing:  # else another process has made them in the meantime
+                with _show_progress(files, missing, progress) as bar:
+                    _extract(missing, dataset_dir, extract, batch_size, bar)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep features in {folder}: {error}; free or choose a disk, and run again: the shards "
+            "that are finished are kept"
+        ) from None
+    if not all(file.is_whole() for file in missing):
+        raise UserError(f"{folder} changed while it was written: is a data set built there? Try again")
 
 
-def _name_on_disk(manifest, shard_split):
-    """The name under which `select_records` gives all of a split."""
-    whole = {select_records(manifest, name): name for name in (*manifest.splits, "train+holdout")}
-    return next(
-        name for kept, name in whole.items() if kept.shard_split == shard_split and kept.holdout is None
+def _show_progress(files, missing, progress):
+    """A bar over all images of `files` that begins behind those whose features are kept."""
+    total, num_missing = (sum(file.shard.num_records for file in each) for each in (files, missing))
+    split = files[0].shard.file.rsplit("-", 3)[0]
+    return tqdm(
+        total=total,
+        initial=total - num_missing,
+        desc=f"features of {split}",
+        unit=" images",
+        disable=not progress,
     )
 
 
-def _check_rows(rows, image_ids, features):
-    width = rows.shape[-1] if features is None else features.shape[1]
-    if rows.shape != (len(image_ids), width):
+def _extract(files, dataset_dir, extract, batch_size, bar):
+    """Computes and saves each of `files`, whose settings are the same."""
+    settings = files[0].belongs_to
+    hypotheses = settings["hypotheses"]
+    batches = shard_batches(
+        dataset_dir,
+        [file.shard for file in files],
+        settings["image_size"],
+        max(batch_size // NUM_HYPOTHESES, 1) if hypotheses else batch_size,
+        settings["image_fit"],
+        hypotheses,
+    )
+    batches = iter(batches)
+    for file in files:
+        image_ids, rows = [], []
+        while len(image_ids) < file.shard.num_records:
+            batch = next(batches)
+            ids = [image_id.decode("utf-8", "surrogateescape") for image_id in batch["image_id"].numpy()]
+            rows.append(_extract_batch(extract, batch["image"], ids))
+            image_ids += ids
+            bar.update(len(ids))
+        file.save(np.concatenate(rows), image_ids)
+
+
+def _extract_batch(extract, images, image_ids):
+    """<float32>[images, F], or <float32>[images, hypotheses, F] of images with an axis of hypotheses."""
+    squares = tf.reshape(images, [-1, *images.shape[-3:]])
+    rows = np.asarray(extract(squares), np.float32)
+    if rows.ndim != 2 or len(rows) != len(squares):
         raise ValueError(
-            f"extract gave features of shape {rows.shape} for {len(image_ids)} images: "
-            f"expected one row an image, all of one width"
+            f"extract gave features of shape {rows.shape} for {len(squares)} squares: expected one row each"
         )
-    finite = np.isfinite(rows).all(axis=1)
+    rows = rows.reshape([*images.shape[:-3], -1])
+    finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if not finite.all():
         raise UserError(
             f"the features of {image_ids[int(np.argmin(finite))]!r} are not finite: "
             "check the backbone's weights, or compute in float32"
         )
+    return rows
 
 
-def _hash_ids(image_ids):
-    return hashlib.sha256(json.dumps(image_ids).encode()).hexdigest()
+def _gather(files, manifest, holdout):
+    """The rows of all files whose images are held out, or are not; of all images if `holdout` is None."""
+    if holdout is None and len(files) == 1:
+        return files[0].load()
+    kept = [_find_rows(file, manifest, holdout) for file in files]
+    width = files[0].load().shape[1:]
+    features = np.empty([sum(map(np.count_nonzero, kept)), *width], np.float32)
+    start = 0
+    for file, rows in zip(files, kept, strict=True):
+        stop = start + np.count_nonzero(rows)
+        features[start:stop] = file.load()[rows]
+        start = stop
+    return features
 
 
-def _meta_path(path):
-    return path.with_suffix(".json")
-
-
-@contextmanager
-def _appearing_file(path):
-    """A file beside `path` to write to, which takes its place when the block ends well."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    hidden = Path(name)
-    try:
-        yield hidden
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+def _find_rows(file, manifest, holdout):
+    if holdout is None:
+        return np.ones(file.shard.num_records, bool)
+    held_out = [is_held_out(image_id, manifest.holdout.fraction) for image_id in file.load_image_ids()]
+    return np.equal(held_out, bool(holdout))

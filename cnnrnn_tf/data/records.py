@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn_tf.data.images import decode_image, fit_to_square
+from cnnrnn_tf.data.images import cut_hypotheses, decode_image, fit_to_square
 from tfrecords.errors import UserError, nearest
 from tfrecords.framing import find_records
 from tfrecords.manifest import Manifest
 from tfrecords.schema import parse
+
+_PICTURE_KEYS = ("image/encoded", "image/orientation", "image/source_id")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +106,33 @@ def image_batches(dataset_dir, split, image_size, batch_size, image_fit="crop"):
     Raises:
         UserError: the data set is not built, or has no such split.
     """
-
-    def read(record):
-        image = decode_square(record["image/encoded"], record["image/orientation"], image_size, image_fit)
-        return {"image": image, "image_id": record["image/source_id"]}
-
-    keys = ("image/encoded", "image/orientation", "image/source_id")
-    images = _read_records(dataset_dir, split, keys).map(read, tf.data.AUTOTUNE, deterministic=True)
+    images = _decode_squares(_read_records(dataset_dir, split, _PICTURE_KEYS), image_size, image_fit)
     return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def shard_batches(dataset_dir, shards, image_size, batch_size, image_fit="crop", hypotheses=False):
+    """Returns the pictures of whole shards, one shard after the other; no batch has pictures of two.
+
+    The next shard is read and decoded while the last one is in use, as if all were one file.
+
+    Args:
+        shards: of the manifest, in any order; each must hold as many records as it says there.
+        image_size: side of the squares, px.
+        batch_size: images in a batch; the last one of each shard may be smaller.
+        image_fit: how an image becomes a square, "crop" or "stretch".
+        hypotheses: give the six squares of `cnnrnn_tf.data.images.cut_hypotheses` in place of one.
+
+    Returns:
+        As `image_batches`; with `hypotheses` "image" is <uint8>[batch, 6, image_size, image_size, 3].
+    """
+    sizes = [
+        min(batch_size, shard.num_records - start)
+        for shard in shards
+        for start in range(0, shard.num_records, batch_size)
+    ]
+    paths = [str(Path(dataset_dir) / shard.file) for shard in shards]
+    images = _decode_squares(_parse_records(paths, _PICTURE_KEYS), image_size, image_fit, hypotheses)
+    return images.batch(batch_size).rebatch(sizes).prefetch(tf.data.AUTOTUNE)
 
 
 def read_files(dataset_dir, split, count):
@@ -156,17 +177,36 @@ def _read_records(dataset_dir, split, keys):
     """A dataset of the parsed records of `split`, in the order on disk."""
     manifest = Manifest.load(dataset_dir)
     selection = select_records(manifest, split)
-    records = tf.data.TFRecordDataset(manifest.shard_paths(Path(dataset_dir), selection.shard_split))
-    records = records.map(
-        lambda record: parse(record, {*keys, "image/holdout"}), tf.data.AUTOTUNE, deterministic=True
-    )
+    paths = manifest.shard_paths(Path(dataset_dir), selection.shard_split)
+    records = _parse_records(paths, {*keys, "image/holdout"})
     if selection.holdout is not None:
         records = records.filter(lambda record: record["image/holdout"] == selection.holdout)
     return records
 
 
+def _parse_records(paths, keys):
+    return tf.data.TFRecordDataset(paths).map(
+        lambda record: parse(record, keys), tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _decode_squares(records, image_size, image_fit, hypotheses=False):
+    """{"image", "image_id"} of each of `records`, decoded on all cores."""
+    decode = decode_squares if hypotheses else decode_square
+
+    def read(record):
+        image = decode(record["image/encoded"], record["image/orientation"], image_size, image_fit)
+        return {"image": image, "image_id": record["image/source_id"]}
+
+    return records.map(read, tf.data.AUTOTUNE, deterministic=True)
+
+
 def decode_square(encoded, orientation, image_size, image_fit):
     return tf.cast(fit_to_square(decode_image(encoded, orientation), image_size, image_fit), tf.uint8)
+
+
+def decode_squares(encoded, orientation, image_size, image_fit):
+    return tf.cast(cut_hypotheses(decode_image(encoded, orientation), image_size, image_fit), tf.uint8)
 
 
 def _mark_rows(ids, num_labels):
