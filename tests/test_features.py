@@ -7,20 +7,34 @@ import shutil
 import threading
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import cnnrnn_tf.data.feature_files as feature_files_module
 import cnnrnn_tf.data.features as features_module
+import cnnrnn_tf.training.features as training_features_module
 import tfrecords.build as build_module
+from cnnrnn_tf.config import TrainingConfig
 from cnnrnn_tf.data.datasets import (
+    count_steps,
+    feature_training_batches,
+    feature_validation_batches,
     image_batches,
+    image_training_batches,
+    image_validation_batches,
     load_labels,
 )
 from cnnrnn_tf.data.features import feature_fingerprint, load_or_extract
 from cnnrnn_tf.data.images import cut_hypotheses, decode_image
 from cnnrnn_tf.data.records import read_files, shard_batches
+from cnnrnn_tf.data.sequences import longest_path
+from cnnrnn_tf.model.backbones import Backbone
+from cnnrnn_tf.model.cnn_rnn import CNNRNN
+from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL
+from cnnrnn_tf.training.features import cached_features
+from cnnrnn_tf.training.optimizer import make_optimizer
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
@@ -374,6 +388,162 @@ def test_features_of_hypotheses_are_those_of_each_square_of_each_image(folder, s
     files = [encoded for _, encoded in read_files(folder, split, num_images)]
     squares = [cut_hypotheses(decode_image(encoded), SIZE_PX, "stretch").numpy() for encoded in files]
     np.testing.assert_allclose(features, np.mean(squares, axis=(2, 3)), rtol=1e-5)
+
+
+# ---- what the features of a CNN depend on
+
+
+def make_backbone(seed=0, name="compact", policy="float32", **options):
+    keras.utils.set_random_seed(seed)
+    backbone = Backbone(name, image_size=options.pop("image_size", 32), dtype=policy, **options)
+    backbone.build()
+    backbone.freeze()
+    return backbone
+
+
+@pytest.fixture
+def fingerprint_of(folder, monkeypatch):
+    """What features of a backbone are kept under, without computing any."""
+
+    def find(backbone, hypotheses=False, dataset_dir=folder):
+        found = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                training_features_module, "load_or_extract", lambda *args, **options: found.append(args[2])
+            )
+            cached_features(backbone, dataset_dir, "test", hypotheses)
+        return found[0]
+
+    return find
+
+
+def test_each_thing_that_features_depend_on_has_a_cache_of_its_own(fingerprint_of, tmp_path, monkeypatch):
+    mobile = {"name": "mobilenet_v2", "feature_layer": "block_1_project"}
+    fingerprints = [
+        fingerprint_of(make_backbone()),
+        fingerprint_of(make_backbone(seed=1)),
+        fingerprint_of(make_backbone(image_fit="stretch")),
+        fingerprint_of(make_backbone(image_size=48)),
+        fingerprint_of(make_backbone(policy="mixed_bfloat16")),
+        fingerprint_of(make_backbone(), hypotheses=True),
+        fingerprint_of(make_backbone(), dataset_dir=build_demo(tmp_path / "other", seed=1)),
+        fingerprint_of(make_backbone(**mobile)),
+        fingerprint_of(make_backbone(**{**mobile, "feature_layer": "block_1_project_BN"})),
+    ]
+    monkeypatch.setattr(training_features_module, "PIXELS_VERSION", 0)
+    fingerprints.append(fingerprint_of(make_backbone()))
+    assert len(set(fingerprints)) == 10
+
+
+def test_a_layer_that_adds_no_weights_has_a_cache_of_its_own(fingerprint_of):
+    layers = ("block_1_expand_BN", "block_1_expand_relu")
+    before, behind = (make_backbone(name="mobilenet_v2", feature_layer=layer) for layer in layers)
+    assert [w.shape for w in before.weights] == [w.shape for w in behind.weights]
+    assert fingerprint_of(before) != fingerprint_of(behind)
+
+
+def test_the_same_cnn_under_another_name_shares_the_cache(fingerprint_of):
+    assert fingerprint_of(make_backbone()) == fingerprint_of(make_backbone(name="compact"))
+    keras.utils.set_random_seed(0)
+    model = CNNRNN(3, 2, backbone="compact", image_size=32, cell_units=4, embedding_dim=3)
+    model.build()
+    model.backbone.freeze()
+    copy = make_backbone(seed=1)
+    copy.set_weights(model.backbone.get_weights())
+    assert fingerprint_of(copy) == fingerprint_of(model.backbone)
+
+
+@pytest.mark.parametrize("hypotheses", [False, True])
+def test_cached_features_are_those_of_the_cnn_and_are_computed_once(folder, hypotheses, monkeypatch):
+    backbone = make_backbone()
+    features = np.array(cached_features(backbone, folder, "test", hypotheses))
+    [batch] = image_batches(folder, "test", 32, 10)
+    whole = features[:, 0] if hypotheses else features
+    np.testing.assert_allclose(whole, backbone(batch["image"]), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(Backbone, "call", None)
+    np.testing.assert_array_equal(cached_features(backbone, folder, "test", hypotheses), features)
+
+
+def test_a_cnn_that_is_trained_has_no_cached_features(folder):
+    backbone = make_backbone()
+    backbone.trainable = True
+    with pytest.raises(UserError, match=r"features of compact cannot be kept: it is trainable"):
+        cached_features(backbone, folder, "train")
+    assert not (folder / "features").exists()
+
+
+# ---- training on features is training through the CNN
+
+
+def make_tagger(labels):
+    keras.utils.set_random_seed(0)
+    model = CNNRNN(
+        labels.shape[1],
+        longest_path(labels),
+        backbone="compact",
+        image_size=32,
+        image_fit="stretch",
+        cell_units=16,
+        embedding_dim=8,
+        dropout=0.5,
+        standardise_features=True,
+    )
+    model.build()
+    model.backbone.freeze()
+    return model
+
+
+def fit(model, trained, train_batches, holdout_batches, steps):
+    """Two epochs as `train.py` has them, of `model` or of its decoder; dropout drops the same in both."""
+
+    def seed_dropout(epoch, logs):
+        for place, layer in enumerate([model.decoder.feature_dropout, model.decoder.output_dropout]):
+            layer.seed_generator.state.assign([epoch, 1000 * place])
+
+    config = TrainingConfig(epochs=2, learning_rate=1e-3, warmup_epochs=1)
+    trained.compile(make_optimizer(config, steps), loss=PathNegativeLogLikelihood(), metrics=[PathNLL()])
+    return trained.fit(
+        train_batches,
+        validation_data=holdout_batches,
+        epochs=2,
+        steps_per_epoch=steps,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=seed_dropout)],
+        shuffle=False,
+        verbose=0,
+    ).history
+
+
+def test_a_decoder_learns_from_cached_features_what_it_learns_through_the_frozen_cnn(folder):
+    train, holdout = (load_labels(folder, split).labels for split in ("train", "holdout"))
+    options = {"batch_size": 8, "num_steps": longest_path(np.concatenate([train, holdout])) + 1, "seed": 3}
+    square = {"image_fit": "stretch", **options}
+    steps = count_steps(len(train), 8)
+    model, through_cnn = make_tagger(train), make_tagger(train)
+    features = cached_features(model.backbone, folder, "train")
+    for each in (model, through_cnn):
+        each.decoder.adapt_features(features)
+    before = [weight.numpy() for weight in model.weights]
+    losses = fit(
+        model,
+        model.decoder,
+        feature_training_batches(features, train, **options),
+        feature_validation_batches(cached_features(model.backbone, folder, "holdout"), holdout, **options),
+        steps,
+    )
+    expected = fit(
+        through_cnn,
+        through_cnn,
+        image_training_batches(folder, "train", 32, train, flip=False, **square),
+        image_validation_batches(folder, "holdout", 32, holdout, **square),
+        steps,
+    )
+    assert losses.keys() == expected.keys() >= {"loss", "nll", "val_loss", "val_nll"}
+    for name in expected:
+        np.testing.assert_allclose(losses[name], expected[name], rtol=1e-5, err_msg=name)
+    for one, other in zip(model.weights, through_cnn.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=one.path)
+    moved = [np.abs(one - old).max() for one, old in zip(model.weights, before, strict=True)]
+    assert max(moved) > 1e-2  # a thousand times the tolerance
 
 
 # ---- fingerprints

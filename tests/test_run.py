@@ -331,12 +331,12 @@ def test_a_frozen_backbone_sees_each_image_once_and_another_run_not_at_all(data_
         configure(data_dir, epochs=2), backbone="mobilenet_v2", image_size=32, standardise_features=True
     )
     first = run.train(config, tmp_path, "first")
-    from cnnrnn_tf.model.cnn_rnn import CNNRNN
+    from cnnrnn_tf.model.backbones import Backbone
 
-    def refuse(*args):
+    def refuse(*args, **options):
         raise AssertionError("the CNN was run again")
 
-    monkeypatch.setattr(CNNRNN, "extract_features", refuse)
+    monkeypatch.setattr(Backbone, "call", refuse)
     with pytest.raises(AssertionError, match="run again"):  # another seed, other random weights
         run.train(
             dataclasses.replace(config, training=dataclasses.replace(config.training, seed=1)),

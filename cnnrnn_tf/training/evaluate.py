@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.data.datasets import image_batches, load_labels
-from cnnrnn_tf.data.features import feature_fingerprint, load_or_extract
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure
 from cnnrnn_tf.evaluation.report import choose_protocols, save_per_label
 from cnnrnn_tf.model.beam_search import rank_labels
+from cnnrnn_tf.training.features import EXTRACTION_BATCH, cached_features
 from cnnrnn_tf.training.runs import Run, check_records
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
@@ -24,8 +24,6 @@ from tfrecords.vocabulary import LabelVocabulary
 
 if TYPE_CHECKING:
     from cnnrnn_tf.model.cnn_rnn import CNNRNN
-
-EXTRACTION_BATCH = 32
 
 
 def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> dict:
@@ -77,24 +75,6 @@ def predict_split(model: CNNRNN, dataset_dir: Path, split: str, decoding: Decodi
     return Predictions(labels.image_ids, labels.labels, labels.known, paths, lengths, log_probs, scores)
 
 
-def cached_features(model: CNNRNN, dataset_dir: Path, split: str) -> np.ndarray:
-    """The features of a frozen backbone, `<float32>[images, features]`, extracted once for these weights."""
-    fingerprint = feature_fingerprint(
-        Manifest.load(dataset_dir).fingerprint,
-        {**model.backbone.get_config(), "policy": model.backbone.dtype_policy.name},
-        [weight.numpy() for weight in model.backbone.weights],
-    )
-    return load_or_extract(
-        dataset_dir,
-        split,
-        fingerprint,
-        tf.function(model.extract_features, reduce_retracing=True),
-        model.image_size,
-        model.image_fit,
-        batch_size=EXTRACTION_BATCH,
-    )
-
-
 def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
     """The vocabulary of a data set, checked against a model's.
 
@@ -142,7 +122,7 @@ def _feature_batches(model: CNNRNN, dataset_dir: Path, split: str) -> Iterator[n
         for batch in image_batches(dataset_dir, split, *square):
             yield extract(batch["image"])
         return
-    features = cached_features(model, dataset_dir, split)
+    features = cached_features(model.backbone, dataset_dir, split)
     for start in range(0, len(features), EXTRACTION_BATCH):
         yield features[start : start + EXTRACTION_BATCH]
 

@@ -33,7 +33,8 @@ from cnnrnn_tf.training.callbacks import (
     read_history,
 )
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
-from cnnrnn_tf.training.evaluate import cached_features, evaluate_model
+from cnnrnn_tf.training.evaluate import evaluate_model
+from cnnrnn_tf.training.features import cached_features
 from cnnrnn_tf.training.optimizer import make_optimizer
 from cnnrnn_tf.training.results import print_results, save_examples, save_split_grid
 from cnnrnn_tf.viz.figures import save_history
@@ -274,14 +275,14 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
         )
     else:
         trained = model.decoder
-        features = cached_features(model, records.folder, "train")
+        features = cached_features(model.backbone, records.folder, "train")
         if config.model.standardise_features:
             trained.adapt_features(np.asarray(features))
         train_batches = datasets.feature_training_batches(
             features, records.train.labels, start_epoch=start_epoch, **options
         )
         holdout_batches = datasets.feature_validation_batches(
-            cached_features(model, records.folder, "holdout"), records.holdout.labels, **options
+            cached_features(model.backbone, records.folder, "holdout"), records.holdout.labels, **options
         )
     steps = datasets.count_steps(num_images, options["batch_size"])
     with strategy.scope():
