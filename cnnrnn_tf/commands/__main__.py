@@ -5,6 +5,7 @@ cnnrnn evaluate runs/demo/<time>
 cnnrnn audit --published
 cnnrnn export runs/demo/<time>
 cnnrnn check runs/demo/<time>/export
+cnnrnn compare --dataset scenes
 
 No module of this package imports TensorFlow before a command runs, so that `--help` answers at once.
 """
@@ -18,6 +19,7 @@ import tyro
 
 from cnnrnn_tf.commands.audit import Audit
 from cnnrnn_tf.commands.check import Check
+from cnnrnn_tf.commands.compare import Compare
 from cnnrnn_tf.commands.evaluate import Evaluate
 from cnnrnn_tf.commands.export import Export
 from cnnrnn_tf.commands.predict import Predict
@@ -30,6 +32,7 @@ COMMANDS = {
     "audit": Audit,
     "export": Export,
     "check": Check,
+    "compare": Compare,
 }
 
 

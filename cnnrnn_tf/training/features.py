@@ -50,20 +50,24 @@ def cached_features(
         input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
         autograph=False,
     )
-    fingerprint = feature_fingerprint(
-        Manifest.load(dataset_dir).fingerprint,
-        _describe(backbone, hypotheses),
-        [weight.numpy() for weight in backbone.weights],
-    )
     return load_or_extract(
         dataset_dir,
         split,
-        fingerprint,
+        fingerprint_of(backbone, Manifest.load(dataset_dir), hypotheses),
         extract,
         size,
         backbone.image_fit,
         batch_size=EXTRACTION_BATCH,
         hypotheses=hypotheses,
+    )
+
+
+def fingerprint_of(backbone: Backbone, records: Manifest, hypotheses: bool = False) -> str:
+    """What the features of a CNN depend on: its weights and layer, the preprocessing and the records."""
+    return feature_fingerprint(
+        records.fingerprint,
+        _describe(backbone, hypotheses),
+        [weight.numpy() for weight in backbone.weights],
     )
 
 

@@ -1,0 +1,92 @@
+"""A built data set enters; the paper's table of all methods on the same features leaves.
+
+cnnrnn compare --dataset scenes --backbone mobilenet_v2
+cnnrnn compare --dataset coco2014 --methods cnn-rnn,no-rnn,softmax,warp,bce --seeds 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
+from tfrecords.cli import format_command
+from tfrecords.manifest import Manifest
+
+
+@dataclass
+class Compare:
+    """Run CNN-RNN and every baseline on the same features, and print the paper's table."""
+
+    dataset: str
+    """Name of a built data set."""
+    methods: str = "all"
+    """Names of methods, joined by commas: cnn-rnn, no-rnn, softmax, softmax-hidden, bce, bce-hidden, asl,
+    warp, squared, svm, logistic, knn, joint-embedding, metric-learning, max-pooling; or all."""
+    seeds: int = 3
+    """Seeds of each method that draws at random."""
+    protocol: str | None = None
+    """Whose conventions: cnn-rnn, ml-gcn, srn, asl or free. By default the paper's for the data sets of the
+    paper, and free for any other."""
+    data_dir: Path = Path("data")
+    """Folder of all data sets."""
+    runs_dir: Path = Path("runs")
+    """Where the comparison's folder goes: RUNS_DIR/DATASET/compare-..."""
+    config: Path | None = None
+    """JSON file of settings of CNN-RNN and of the CNN, such as the config.json of a run."""
+    backbone: str | None = None
+    """CNN whose features all methods share; the data set's preset by default."""
+    backbone_weights: str | None = None
+    """imagenet, none (random), or the path of a weights file."""
+    min_length: int | None = None
+    """Fewest labels on a path; the data set's preset by default."""
+
+    def run(self) -> None:
+        """Prints the tables and writes them into the comparison's folder.
+
+        Raises:
+            UserError: no such data set, method or protocol, or what a method refuses.
+        """
+        from cnnrnn_tf.evaluation.protocols import protocol
+
+        config = self._configure()
+        Manifest.load(config.data.data_dir / config.data.dataset)
+        if self.protocol is not None:
+            protocol(self.protocol, self.dataset)
+        from tfrecords.quiet import silence_native_stderr
+
+        with silence_native_stderr():
+            from cnnrnn_tf.training import compare
+        from cnnrnn_tf.evaluation.method_tables import print_methods
+        from cnnrnn_tf.evaluation.published import PUBLISHED
+
+        names = self.methods.split(",") if self.methods != "all" else compare.METHOD_NAMES
+        compare.check_methods(names)
+        comparer = compare.Comparer(config, self.runs_dir)
+        try:
+            comparison = comparer.run(names, self.seeds, self.protocol)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "finished methods are kept; the same command goes on with the others"
+            ) from None
+        published = [row for row in PUBLISHED if row.dataset == self.dataset]
+        files = compare.save_tables(comparer.folder, comparison, published)
+        print_methods(comparison, published)
+        print(f"\nalso as {', '.join(path.suffix[1:] for path in files)}: {files[0].with_suffix('')}.*")
+        print(f"next: {format_command('tensorboard', '--logdir', self.runs_dir)}")
+
+    def _configure(self) -> ExperimentConfig:
+        """Defaults, the data set's preset, the config file, flags: the later the stronger."""
+        config = ExperimentConfig().updated(preset(self.dataset), where="preset")
+        if self.config is not None:
+            config = config.updated(read_settings(self.config), where=str(self.config))
+        flags = {
+            "data": {"dataset": self.dataset, "data_dir": self.data_dir},
+            "model": {"backbone": self.backbone, "backbone_weights": self.backbone_weights},
+            "decoding": {"min_length": self.min_length},
+        }
+        given = {
+            section: {name: value for name, value in values.items() if value is not None}
+            for section, values in flags.items()
+        }
+        return config.updated(given, where="flags")

@@ -1,0 +1,185 @@
+"""A `Comparison` and published rows enter; the paper's table leaves: for a terminal, CSV, Markdown, LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cnnrnn_tf.evaluation.method_comparison import Comparison, Row, Spread
+from cnnrnn_tf.evaluation.published import PublishedRow
+
+PUBLISHED = "published"
+_GAP = 2  # blanks between columns
+_SECOND = "†"  # marks the other of two columns with one header
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A block, or the published rows: a name, and cells of text under the header."""
+
+    name: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def print_methods(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> None:
+    """Prints `render` to the terminal or to a pipe, wide enough for every column."""
+    needed = sum(width + _GAP for width in _measure_widths(comparison, published))
+    width = max(needed, Console().width)
+    Console(highlight=False, width=width).print(render(comparison, published))
+
+
+def render(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> RenderableType:
+    """The blocks, one below the other in the same columns; the published rows; what the numbers mean."""
+    sections, header = _lay_out(comparison, published), _make_header(comparison)
+    widths = _measure_widths(comparison, published)
+    parts: list[RenderableType] = [Text(_make_title(comparison), style="bold")]
+    for section in sections:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+        table.add_column(Text(section.name), width=widths[0], header_style="bold")
+        for title, width in zip(header[1:], widths[1:], strict=True):
+            table.add_column(Text(title), width=width + _GAP, justify="right", header_style="bold")
+        for row in section.rows:
+            table.add_row(*map(Text, row), style="cyan" if section.name == PUBLISHED else None)
+        parts += ["", table]
+    parts.append("")
+    parts += [Text(note, style="dim") for note in _make_notes(comparison, published)]
+    return Group(*parts)
+
+
+def to_csv(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> str:
+    """One row a method and kind of list: mean and deviation of every measure in percent, unrounded."""
+    keys = [column.key for column in comparison.columns]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    spread = [f"{key} {kind}" for key in ["list_length", *keys] for kind in ("mean", "deviation")]
+    writer.writerow(["block", "method", "title", "lists", "seeds", *spread])
+    for block in comparison.blocks:
+        for row in block.rows:
+            cells = [cell for key in ["list_length", *keys] for cell in _csv_cells(key, row.measures[key])]
+            seeds = max((len(each.values) for each in row.measures.values() if each), default=0)
+            writer.writerow([block.name, row.method, row.title, row.lists, seeds, *cells])
+    for found in published:
+        values = [found.measures.get(column.header, "") for column in comparison.columns]
+        cells = [cell for value in ["", *values] for cell in (value, "")]
+        writer.writerow([PUBLISHED, "", found.method, "", "", *cells])
+    return file.getvalue()
+
+
+def to_markdown(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> str:
+    """The tables and their notes in GitHub's Markdown."""
+    header = _make_header(comparison)
+    lines = [f"## {_make_title(comparison)}"]
+    for section in _lay_out(comparison, published):
+        lines += ["", _markdown_row((section.name, *header[1:])), "|---" + "|---:" * (len(header) - 1) + "|"]
+        lines += map(_markdown_row, section.rows)
+    lines += ["", *(f"- {note}" for note in _make_notes(comparison, published))]
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> str:
+    r"""The tables as one `tabular` of the package booktabs; the notes as comments above it."""
+    header = _make_header(comparison)
+    notes = [_make_title(comparison), *_make_notes(comparison, published)]
+    lines = [f"% {note}" for note in notes]
+    lines += [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule", _latex_row(header)]
+    for section in _lay_out(comparison, published):
+        name = _escape_latex(section.name)
+        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{name}}}}} \\"]
+        lines += map(_latex_row, section.rows)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _measure_widths(comparison: Comparison, published: Sequence[PublishedRow]) -> list[int]:
+    """Characters of every column, the same in all sections."""
+    sections = _lay_out(comparison, published)
+    rows = [_make_header(comparison), *(row for section in sections for row in section.rows)]
+    rows += [(section.name, *[""] * len(comparison.columns), "") for section in sections]
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _lay_out(comparison: Comparison, published: Sequence[PublishedRow]) -> list[_Section]:
+    sections = [
+        _Section(block.name, tuple(_make_cells(row, comparison) for row in block.rows))
+        for block in comparison.blocks
+    ]
+    if published:
+        rows = [
+            (f"{found.method}*" if found.caveat else found.method, "")
+            + tuple(_published_cell(found, column.header) for column in comparison.columns)
+            for found in published
+        ]
+        sections.append(_Section(PUBLISHED, tuple(rows)))
+    return sections
+
+
+def _make_title(comparison: Comparison) -> str:
+    return (
+        f"{comparison.dataset}, {comparison.split}: {comparison.num_images:,} images, "
+        f"protocol {comparison.protocol}, {comparison.num_seeds} seed{'s' * (comparison.num_seeds != 1)}"
+    )
+
+
+def _make_header(comparison: Comparison) -> tuple[str, ...]:
+    headers = [column.header for column in comparison.columns]
+    marked = [f"{header}{_SECOND}" if header in headers[:i] else header for i, header in enumerate(headers)]
+    return ("", "length", *marked)
+
+
+def _make_cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
+    title = f"{row.title}, best path" if row.lists.startswith("best path") else row.title
+    length = row.measures["list_length"]
+    measures = [_show(row.measures[column.key]) for column in comparison.columns]
+    return (title, f"{length.mean:.2f}" if length else "-", *measures)
+
+
+def _show(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    deviation = "" if spread.deviation is None else f"±{100 * spread.deviation:.1f}"
+    return f"{100 * spread.mean:.1f}{deviation}"
+
+
+def _published_cell(found: PublishedRow, header: str) -> str:
+    return found.measures.get(header, "")
+
+
+def _csv_cells(key: str, spread: Spread | None) -> tuple[str, str]:
+    if spread is None:
+        return "", ""
+    scale = 1 if key == "list_length" else 100
+    deviation = "" if spread.deviation is None else f"{scale * spread.deviation:.6g}"
+    return f"{scale * spread.mean:.8g}", deviation
+
+
+def _make_notes(comparison: Comparison, published: Sequence[PublishedRow]) -> Iterator[str]:
+    yield from comparison.notes
+    if any(header.endswith(_SECOND) for header in _make_header(comparison)):
+        yield f"C-F1 is the harmonic mean of C-P and C-R, C-F1{_SECOND} the mean of the labels' F1."
+    if published:
+        yield f"Rows under {PUBLISHED} are figures of papers: other features, other code."
+    grouped: dict[str, list[str]] = {}
+    for found in published:
+        if found.caveat:
+            grouped.setdefault(found.caveat, []).append(found.method)
+    yield from (f"* {', '.join(methods)}: {caveat}" for caveat, methods in grouped.items())
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_escape_latex, cells)) + r" \\"
+
+
+def _escape_latex(text: str) -> str:
+    for sign in "&%_#$":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("±", r" $\pm$ ").replace(_SECOND, r"$^\dagger$")

@@ -1,0 +1,291 @@
+"""A data set, methods and seeds enter; predictions and the table of all methods on the same features leave.
+
+runs/<dataset>/compare-<key>/   compare.json                  what is compared; the key is its fingerprint
+                                cnn-rnn-0/ no-rnn-0/ ...      runs as train.py makes them, one a seed
+                                predictions/<method>-0.npz    scores of the hold-out and of the test split
+                                comparison.{json,csv,md,tex,png}
+
+A method whose predictions are there is not run again, whatever ended the comparison. Measuring is quick and
+always done anew, so that another protocol costs no training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+
+from cnnrnn_tf.baselines.catalogue import METHODS, make_method
+from cnnrnn_tf.baselines.method import Examples, Method
+from cnnrnn_tf.baselines.no_rnn import without_recurrence
+from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.data.records import Labels, load_labels
+from cnnrnn_tf.evaluation.method_comparison import Comparison, Outcome, Row, compare_outcomes
+from cnnrnn_tf.evaluation.method_tables import to_csv, to_latex, to_markdown
+from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.published import PublishedRow
+from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions, save_metrics
+from cnnrnn_tf.model.backbones import Backbone
+from cnnrnn_tf.training import run, runs
+from cnnrnn_tf.training.distribution import set_up
+from cnnrnn_tf.training.evaluate import predict_split
+from cnnrnn_tf.training.features import cached_features, fingerprint_of
+from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
+from tfrecords.errors import UserError, nearest
+from tfrecords.manifest import Manifest
+
+PATH_METHODS = {"cnn-rnn": "CNN-RNN", "no-rnn": "No-RNN"}
+METHOD_NAMES = (*PATH_METHODS, *METHODS)
+SPLIT = "test"
+
+_PATH_FIELDS = ("paths", "path_lengths", "path_log_probs")
+
+
+class Comparer:
+    """All methods on one data set's features.
+
+    Attributes:
+        folder: where results are kept.
+    """
+
+    def __init__(self, config: ExperimentConfig, runs_dir: Path, say: Callable[[str], None] = print) -> None:
+        """Reads the records, makes the CNN and opens the folder.
+
+        Args:
+            config: of CNN-RNN and of the CNN that all methods share; its seed is not used.
+            runs_dir: where run folders go.
+            say: gets a line about each method as it is done.
+
+        Raises:
+            UserError: records, weights or settings that do not go together.
+        """
+        self._config, self._say = config, say
+        self._dataset_dir = config.data.data_dir / config.data.dataset
+        self._manifest = Manifest.load(self._dataset_dir)
+        self._manifest.check_shards(self._dataset_dir)
+        if SPLIT not in self._manifest.splits:
+            raise UserError(
+                f"{self._dataset_dir}: has no split {SPLIT} to compare methods on; build it with one "
+                "(a column `split` in a table of your own)"
+            )
+        self._vocabulary = self._manifest.load_vocabulary(self._dataset_dir)
+        self._truth = {split: load_labels(self._dataset_dir, split) for split in ("train", "holdout", SPLIT)}
+        set_up(0, config.training.deterministic, config.training.precision)
+        content = self._describe()
+        self._key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        self.folder = runs_dir / config.data.dataset / f"compare-{self._key[:8]}"
+        (self.folder / "predictions").mkdir(parents=True, exist_ok=True)
+        save_metrics(content, self.folder / "compare.json")
+
+    def run(self, methods: Sequence[str], num_seeds: int, protocol: str | None = None) -> Comparison:
+        """Runs what has not been run, measures all and sums up.
+
+        Args:
+            methods: of `METHOD_NAMES`, in the order of the table.
+            num_seeds: seeds of the methods that draw at random: 0, 1, ...
+            protocol: whose conventions; those of the data set by default.
+
+        Raises:
+            UserError: an unknown method or protocol, no seed, or what a method refuses.
+        """
+        check_methods(methods)
+        if num_seeds < 1:
+            raise UserError(f"--seeds {num_seeds}: expected 1 or more")
+        protocols = choose_protocols(self._config.data.dataset, protocol)
+        outcomes = []
+        for name in methods:
+            title, is_seeded, gives_probabilities = _describe_method(name)
+            for seed in range(num_seeds if is_seeded else 1):
+                found = self._predict(name, title, seed)
+                metrics = evaluate_predictions(
+                    found[SPLIT], found["holdout"], protocols, self._vocabulary, SPLIT
+                )
+                if not gives_probabilities and protocols[0].threshold is not None:
+                    metrics["rows"] = [row for row in metrics["rows"] if row["threshold"] is None]
+                min_length = self._config.decoding.min_length if name in PATH_METHODS else 0
+                outcomes.append(Outcome(name, title, metrics, min_length))
+        return compare_outcomes(self._config.data.dataset, outcomes)
+
+    def _predict(self, name: str, title: str, seed: int) -> dict[str, Predictions]:
+        """The predictions of hold-out and test split: those that are kept, or made now."""
+        path = self.folder / "predictions" / f"{name}-{seed}.npz"
+        if not path.is_file():
+            start = time.perf_counter()
+            if name in PATH_METHODS:
+                found = self._run_path_method(name, seed)
+            else:
+                found = self._run_baseline(make_method(name), seed)
+            _save_arrays(path, found)
+            self._say(f"{title:<24} seed {seed}   {time.perf_counter() - start:6.1f} s")
+        else:
+            self._say(f"{title:<24} seed {seed}     kept")
+        return {split: self._read(path, split) for split in ("holdout", SPLIT)}
+
+    def _run_path_method(self, name: str, seed: int) -> dict[str, np.ndarray]:
+        run_dir = self._finish_run(name, seed)
+        model = runs.load_run(run_dir).model
+        arrays = {}
+        for split in ("holdout", SPLIT):
+            found = predict_split(model, self._dataset_dir, split, self._config.decoding)
+            arrays |= {f"{split}_{field}": getattr(found, field) for field in ("scores", *_PATH_FIELDS)}
+        keras.utils.clear_session()
+        return arrays
+
+    def _finish_run(self, name: str, seed: int) -> Path:
+        """The run folder of a path method, trained to its end."""
+        config = self._config if name == "cnn-rnn" else without_recurrence(self._config)
+        training = dataclasses.replace(config.training, seed=seed)
+        config = dataclasses.replace(config, training=training)
+        run_dir = self.folder / f"{name}-{seed}"
+        if (run_dir / runs.METRICS_FILE).is_file():
+            return run_dir
+        if (run_dir / runs.CONFIG_FILE).is_file():
+            return run.resume(run_dir, deliver=False)
+        # train() puts a run into a folder of its data set.
+        name = str(run_dir.relative_to(self.folder.parent))
+        return run.train(config, self.folder.parent.parent, name, deliver=False)
+
+    def _run_baseline(self, method: Method, seed: int) -> dict[str, np.ndarray]:
+        backbone = self._backbone if self._is_frozen else self._trained_backbone(seed)
+        features = {
+            split: cached_features(backbone, self._dataset_dir, split, hypotheses=method.reads_hypotheses)
+            for split in self._truth
+        }
+        train, holdout = (
+            Examples(features[split], self._truth[split].labels, self._truth[split].known)
+            for split in ("train", "holdout")
+        )
+        method.fit(train, holdout, seed)
+        arrays = {f"{split}_scores": method.score(features[split]) for split in ("holdout", SPLIT)}
+        keras.utils.clear_session()
+        return arrays
+
+    def _read(self, path: Path, split: str) -> Predictions:
+        try:
+            with np.load(path) as arrays:
+                found = {
+                    name.removeprefix(f"{split}_"): arrays[name]
+                    for name in arrays.files
+                    if name.startswith(split)
+                }
+            truth: Labels = self._truth[split]
+            if "paths" in found:
+                return Predictions(truth.image_ids, truth.labels, truth.known, **found)
+            return Predictions.from_scores(truth.image_ids, truth.labels, truth.known, **found)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise UserError(f"{path}: damaged ({error}); remove it and compare again") from None
+
+    @property
+    def _is_frozen(self) -> bool:
+        return run.is_frozen(self._config.model)
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        return run.make_backbone(self._config.model)
+
+    def _trained_backbone(self, seed: int) -> Backbone:
+        """The CNN of CNN-RNN's run with this seed, frozen as it is: what all baselines then read."""
+        backbone = runs.load_run(self._finish_run("cnn-rnn", seed)).model.backbone
+        backbone.freeze()
+        return backbone
+
+    def _describe(self) -> dict:
+        """All that results depend on, besides method and seed."""
+        settings = self._config.to_json()
+        for section, name in (("training", "seed"), ("data", "data_dir"), ("evaluation", "protocol")):
+            del settings[section][name]
+        if self._is_frozen:
+            settings["model"]["backbone_weights"] = fingerprint_of(self._backbone, self._manifest)
+        return {
+            "records": self._manifest.fingerprint,
+            "version": version("cnnrnn-tf"),
+            "settings": settings,
+        }
+
+
+def save_tables(folder: Path, comparison: Comparison, published: Sequence[PublishedRow]) -> list[Path]:
+    """Writes comparison.json, .csv, .md, .tex and .png into `folder`; returns their paths."""
+    path = folder / "comparison.json"
+    save_metrics({**comparison.to_json(), "published": [dataclasses.asdict(row) for row in published]}, path)
+    paths = [path]
+    for suffix, write in ((".csv", to_csv), (".md", to_markdown), (".tex", to_latex)):
+        paths.append(path.with_suffix(suffix))
+        paths[-1].write_text(write(comparison, published), encoding="utf-8")
+    paths.append(path.with_suffix(".png"))
+    save_comparison(paths[-1], list(_plot_blocks(comparison)), _plot_title(comparison))
+    return paths
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuses names that no method has.
+
+    Raises:
+        UserError: with the nearest right name.
+    """
+    if not methods:
+        raise UserError(f"--methods: expected some of {', '.join(METHOD_NAMES)}")
+    for name in methods:
+        if name not in METHOD_NAMES:
+            raise UserError(
+                f"no method is called {name!r}{nearest(name, METHOD_NAMES)}: choose from "
+                f"{', '.join(METHOD_NAMES)}"
+            )
+    if len(set(methods)) < len(methods):
+        raise UserError(f"--methods: names one twice: {', '.join(methods)}")
+
+
+def _describe_method(name: str) -> tuple[str, bool, bool]:
+    """Title, whether it is seeded, whether its scores are probabilities."""
+    if name in PATH_METHODS:
+        return PATH_METHODS[name], True, True
+    method = make_method(name)
+    return method.title, method.is_seeded, method.gives_probabilities
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)
+    os.replace(partial, path)
+
+
+def _plot_title(comparison: Comparison) -> str:
+    return f"{comparison.dataset}, {comparison.num_images:,} {comparison.split} images"
+
+
+def _plot_blocks(comparison: Comparison) -> Iterator[MethodBlock]:
+    """The sets of each block by three measures, then the rankings, which are the same in all blocks."""
+    ranked: dict[str, Row] = {}
+    for block in comparison.blocks:
+        rows = {_plot_name(row): row for row in block.rows}
+        yield MethodBlock(block.name, _plot_columns(comparison, rows, ("C-F1", "O-F1", "exact")))
+        ranked |= {row.title: row for row in block.rows if not row.lists.startswith("best path")}
+    yield MethodBlock("ranking", _plot_columns(comparison, ranked, ("MAP@10", "mAP")))
+
+
+def _plot_columns(
+    comparison: Comparison, rows: Mapping[str, Row], headers: Sequence[str]
+) -> dict[str, dict[str, tuple[float, ...]]]:
+    """{header: {method: values in percent}}; of two columns with a header the first."""
+    keys = {column.header: column.key for column in reversed(comparison.columns)}
+    return {
+        header: {
+            name: tuple(100 * value for value in spread.values)
+            for name, row in rows.items()
+            if (spread := row.measures[keys[header]]) is not None
+        }
+        for header in headers
+    }
+
+
+def _plot_name(row: Row) -> str:
+    return f"{row.title}, best path" if row.lists.startswith("best path") else row.title

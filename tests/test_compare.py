@@ -1,0 +1,192 @@
+"""Every method on the same features of a small data set: what is kept, run again, and chooses nothing."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from test_run import build_squares, configure, with_model
+
+from cnnrnn_tf.baselines.logistic_regression import LogisticRegression
+from cnnrnn_tf.commands.__main__ import main as cnnrnn
+from cnnrnn_tf.data.records import load_labels
+from cnnrnn_tf.training import compare, run, runs
+from tfrecords.errors import UserError
+
+METHODS = ("cnn-rnn", "logistic", "warp")
+
+
+def frozen(data_dir, dataset="squares"):
+    """MobileNetV2 with random weights on pictures of 32 px, and a decoder that trains for two epochs."""
+    config = configure(data_dir, dataset, epochs=2)
+    return with_model(config, backbone="mobilenet_v2", standardise_features=True)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    build_squares(path)
+    build_squares(path, "other_truth", shift=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    lines = []
+    comparer = compare.Comparer(frozen(data_dir), tmp_path_factory.mktemp("runs"), lines.append)
+    comparison = comparer.run(METHODS, num_seeds=2)
+    return comparer, comparison, lines
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("what is finished was run again")
+
+
+# ---- what a comparison leaves
+
+
+def test_methods_that_draw_nothing_are_run_once_and_the_others_with_every_seed(finished):
+    comparer, comparison, lines = finished
+    names = {path.name for path in (comparer.folder / "predictions").iterdir()}
+    assert names == {"cnn-rnn-0.npz", "cnn-rnn-1.npz", "logistic-0.npz", "warp-0.npz", "warp-1.npz"}
+    assert len(lines) == 5
+    seeds = {row.method: len(row.measures["O-F1"].values) for row in comparison.blocks[0].rows}
+    assert seeds == {"cnn-rnn": 2, "logistic": 1, "warp": 2}
+
+
+def test_the_path_models_are_runs_like_those_of_train(finished):
+    comparer, comparison, _ = finished
+    found = runs.load_run(comparer.folder / "cnn-rnn-1")
+    assert found.config.training.seed == 1
+    metrics = json.loads((found.path / "metrics.json").read_text())
+    ours = next(row for row in comparison.blocks[0].rows if row.method == "cnn-rnn")
+    row = next(row for row in metrics["rows"] if row["name"] == ours.lists)
+    assert ours.measures["O-F1"].values[1] == pytest.approx(row["O-F1"], abs=1e-9)
+
+
+def test_the_tables_and_the_picture_are_written_beside_each_other(finished):
+    comparer, comparison, _ = finished
+    paths = compare.save_tables(comparer.folder, comparison, ())
+    assert [path.suffix for path in paths] == [".json", ".csv", ".md", ".tex", ".png"]
+    content = json.loads(paths[0].read_text())
+    assert [block["name"] for block in content["blocks"]] == [block.name for block in comparison.blocks]
+    with paths[1].open(newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == set(METHODS)
+    assert paths[4].stat().st_size > 10_000
+
+
+def test_no_rnn_is_the_same_run_without_a_cell(data_dir, tmp_path):
+    comparer = compare.Comparer(frozen(data_dir), tmp_path, lambda line: None)
+    comparer.run(["no-rnn"], num_seeds=1)
+    assert runs.load_config(comparer.folder / "no-rnn-0").model.cell == "none"
+
+
+# ---- run again
+
+
+def test_what_is_finished_is_not_run_again_by_any_protocol(finished, monkeypatch):
+    comparer, comparison, _ = finished
+    monkeypatch.setattr(run, "train", refuse)
+    monkeypatch.setattr(compare, "predict_split", refuse)
+    monkeypatch.setattr(LogisticRegression, "fit", refuse)
+    assert comparer.run(METHODS, num_seeds=2) == comparison
+    other = comparer.run(METHODS, num_seeds=2, protocol="asl")
+    assert other.protocol == "asl"
+
+
+def test_a_stopped_comparison_keeps_what_is_finished(data_dir, tmp_path, monkeypatch):
+    comparer = compare.Comparer(frozen(data_dir), tmp_path, lambda line: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(LogisticRegression, "fit", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            comparer.run(["knn", "logistic"], num_seeds=1)
+    kept = comparer.folder / "predictions" / "knn-0.npz"
+    stamp = kept.stat().st_mtime_ns
+    comparison = compare.Comparer(frozen(data_dir), tmp_path, lambda line: None).run(["knn", "logistic"], 1)
+    assert kept.stat().st_mtime_ns == stamp
+    assert [row.method for row in comparison.blocks[0].rows] == ["knn", "logistic"]
+
+
+def test_other_settings_or_other_records_have_a_folder_of_their_own(finished, data_dir):
+    comparer, _, _ = finished
+    runs_dir = comparer.folder.parent.parent
+    wider = with_model(frozen(data_dir), image_fit="stretch")
+    assert compare.Comparer(frozen(data_dir), runs_dir).folder == comparer.folder
+    assert compare.Comparer(wider, runs_dir).folder != comparer.folder
+    assert compare.Comparer(frozen(data_dir, "other_truth"), runs_dir).folder.name != comparer.folder.name
+
+
+def test_scores_that_are_no_probabilities_are_not_cut_at_a_fixed_threshold(finished):
+    comparer, _, _ = finished
+    found = comparer.run(["logistic", "warp"], num_seeds=2, protocol="ml-gcn")
+    rows = {(row.method, row.lists) for block in found.blocks for row in block.rows}
+    assert ("logistic", "free length") in rows and ("warp", "exactly 3") in rows
+    assert ("warp", "free length") not in rows and ("warp", "at most 3") not in rows
+
+
+# ---- whose features, whose labels
+
+
+def test_baselines_read_the_cnn_of_the_run_where_the_cnn_is_trained(data_dir, tmp_path):
+    comparer = compare.Comparer(configure(data_dir, epochs=6), tmp_path, lambda line: None)
+    comparison = comparer.run(["logistic"], num_seeds=1)
+    assert (comparer.folder / "cnn-rnn-0" / "metrics.json").is_file()
+    measures = comparison.blocks[0].rows[0].measures
+    assert measures["mAP_raw"].mean > 0.9  # squares in three colours; features of random weights stay below
+
+
+def test_the_labels_of_the_test_split_choose_nothing(finished, data_dir, tmp_path):
+    """The same pictures and training labels, another truth in the test split: the same predictions."""
+    comparer, _, _ = finished
+    other = compare.Comparer(frozen(data_dir, "other_truth"), tmp_path, lambda line: None)
+    other.run(METHODS, num_seeds=1)
+    truth = [load_labels(data_dir / name, "test").labels for name in ("squares", "other_truth")]
+    assert (truth[0] != truth[1]).any()
+    for name in ("cnn-rnn-0.npz", "logistic-0.npz", "warp-0.npz"):
+        ours, theirs = (np.load(each.folder / "predictions" / name) for each in (comparer, other))
+        assert ours.files == theirs.files
+        for key in ours.files:
+            np.testing.assert_array_equal(ours[key], theirs[key], err_msg=f"{name}: {key}")
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("methods", "seeds", "message"),
+    [
+        (["wrap"], 1, r"no method is called 'wrap' \(did you mean 'warp'\?\)"),
+        ([], 1, "--methods: expected some of cnn-rnn"),
+        (["knn", "knn"], 1, "names one twice"),
+        (["knn"], 0, "--seeds 0: expected 1 or more"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(finished, methods, seeds, message):
+    with pytest.raises(UserError, match=message):
+        finished[0].run(methods, seeds)
+
+
+def test_a_damaged_result_is_named(data_dir, tmp_path):
+    comparer = compare.Comparer(frozen(data_dir), tmp_path, lambda line: None)
+    path = comparer.folder / "predictions" / "knn-0.npz"
+    path.write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"knn-0\.npz: damaged .* remove it and compare again"):
+        comparer.run(["knn"], 1)
+
+
+def test_the_command_prints_the_table_and_where_it_is(data_dir, tmp_path, capsys):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"model": {"image_size": 32}}))
+    words = ["compare", "--dataset", "squares", "--methods", "logistic,knn", "--seeds", "1"]
+    words += ["--backbone", "mobilenet_v2", "--backbone-weights", "none", "--config", str(settings)]
+    status = cnnrnn([*words, "--data-dir", str(data_dir), "--runs-dir", str(tmp_path / "runs")])
+    output = capsys.readouterr().out
+    assert status == 0
+    assert "exactly 3" in output and "logistic regression" in output.lower() and "MAP@10" in output
+    (folder,) = (tmp_path / "runs" / "squares").iterdir()
+    assert (folder / "comparison.tex").is_file()
+
+
+def test_the_command_names_a_data_set_that_is_not_built(tmp_path, capsys):
+    assert cnnrnn(["compare", "--dataset", "nuswide81", "--data-dir", str(tmp_path)]) == 2
+    assert "python -m tfrecords build nuswide81" in capsys.readouterr().err
