@@ -39,7 +39,7 @@ class FeatureFile:
 
     @property
     def path(self):
-        """Of the array."""
+        """The file of the array; the `.json` is beside it."""
         return self.folder / Path(self.shard.file).with_suffix(".npy").name
 
     def is_whole(self, warn=False):
