@@ -332,7 +332,7 @@ def test_crops_differ_by_epoch_and_are_whole_squares(folder, labels):
     assert first.shape == (40, 6, 6, 3) and first.dtype == np.uint8
     assert (first != second).any()
     for wrong in ({"flip": False}, {"shift": 0.1}):
-        with pytest.raises(UserError, match="neither flip=False nor a shift goes with it"):
+        with pytest.raises(UserError, match="flip=False and a shift do not go with it"):
             image_training_batches(folder, "train", 6, labels, batch_size=4, num_steps=5, crop=True, **wrong)
     with pytest.raises(UserError, match=r"shift 0\.5: expected 0 or more and less than 0\.5"):
         image_training_batches(folder, "train", 6, labels, batch_size=4, num_steps=5, shift=0.5)

@@ -143,14 +143,16 @@ def image_training_batches(
     """
     if crop and (shift or not flip):
         raise UserError(
-            "crop=True moves the squares and mirrors half of them: neither flip=False nor a shift goes with it"
+            "crop=True moves the squares and mirrors half of them: flip=False and a shift do not go with it"
         )
     if not 0 <= shift < 0.5:
         raise UserError(f"shift {shift}: expected 0 or more and less than 0.5, a share of the picture's side")
     order = _Order(len(labels), batch_size, seed, start_epoch, shuffle, drop_remainder)
     batches = order.batches()
     if crop:
-        batches = _read_pictures(batches, dataset_dir, split, len(labels), partial(_crop, image_size, image_fit))
+        batches = _read_pictures(
+            batches, dataset_dir, split, len(labels), partial(_crop, image_size, image_fit)
+        )
     else:
         batches = _add_pictures(
             batches, dataset_dir, split, image_size, image_fit, len(labels), max_cache_bytes
@@ -178,9 +180,7 @@ def image_validation_batches(
     Arguments, elements and errors are those of `image_training_batches`.
     """
     batches = _Order(len(labels), batch_size, seed, shuffle=False, drop_remainder=False).epoch_batches(0)
-    batches = _add_pictures(
-        batches, dataset_dir, split, image_size, image_fit, len(labels), max_cache_bytes
-    )
+    batches = _add_pictures(batches, dataset_dir, split, image_size, image_fit, len(labels), max_cache_bytes)
     return _finish(_teach(batches, labels, num_steps, label_order, seed))
 
 
@@ -327,7 +327,7 @@ def _crop(image_size, image_fit, encoded, orientation, seed):
 
 
 def _move(flip, shift_px, batch):
-    """Mirrors half of the pictures and moves each one along both sides; what is bared mirrors what is beside it.
+    """Mirrors half of the pictures and moves each along both sides; what is bared mirrors what is beside it.
 
     One look-up of pixels does it all: mirroring by `images[:, :, ::-1]` is thirty times slower on a CPU.
     """

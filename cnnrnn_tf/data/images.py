@@ -201,7 +201,8 @@ def decode_batch(encoded, size, image_fit="crop", max_pixels=MAX_PIXELS):
         max_pixels: images that claim to be larger are not decoded.
 
     Returns:
-        images: <float32>[batch, size, size, 3] RGB, whole numbers from 0 to 255, by `fit_to_square`; zeros where not valid.
+        images: <float32>[batch, size, size, 3] RGB, whole numbers from 0 to 255, by `fit_to_square`; zeros
+            where not valid.
         valid: <bool>[batch].
         errors: <string>[batch], "" where valid, else "empty", "not an image", "unsupported" (TIFF, HEIC,
             JPEG XL, or a BMP that is compressed or has no whole bytes a pixel), "too large", "cut off" or

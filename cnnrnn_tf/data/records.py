@@ -154,9 +154,7 @@ class RecordReader:
         selection = select_records(manifest, split)
         paths = manifest.shard_paths(dataset_dir, selection.shard_split)
         self._files = [np.memmap(path, np.uint8, "r") for path in paths]
-        self._places = [
-            (number, *place) for number, path in enumerate(paths) for place in find_records(path)
-        ]
+        self._places = [(number, *place) for number, path in enumerate(paths) for place in find_records(path)]
         if selection.holdout is not None:
             flags = _read_records(dataset_dir, split="train+holdout", keys=("image/holdout",))
             flags = [record["image/holdout"] for record in flags.as_numpy_iterator()]
