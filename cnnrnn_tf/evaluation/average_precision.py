@@ -44,9 +44,7 @@ def average_precision(labels: Any, scores: Any, known: Any = None, shape: str = 
     """
     if shape not in AP_SHAPES:
         raise UserError(f"shape of average precision must be one of {', '.join(AP_SHAPES)}, got {shape!r}")
-    truth, scores, mask = read_table(labels, scores, known)
-    columns = zip(truth.T, scores.T, mask.T, strict=True)
-    return np.array([_one_label(hit[seen], score[seen], shape) for hit, score, seen in columns], np.float64)
+    return _measure_labels(labels, scores, known, (shape,))[shape]
 
 
 class MeanAveragePrecision:
@@ -88,36 +86,53 @@ class MeanAveragePrecision:
 
     def per_label(self, shape: str = "raw") -> np.ndarray:
         """`average_precision` of all that came in, `<float64>[labels]`; nan where no image is positive."""
-        if not self._scores:
-            raise UserError("no average precision before the first update: feed at least one batch")
-        return average_precision(np.concatenate(self._marks), np.concatenate(self._scores), shape=shape)
+        return average_precision(*self._read_all(), shape=shape)
 
     def result(self) -> dict[str, float | int]:
         """`mAP_<shape>` for each shape, the mean over labels with a positive, and how many have none.
 
         Where no label has a positive there is no mAP, and its value is nan.
         """
-        values = {shape: self.per_label(shape) for shape in self.shapes}
-        without = np.all(np.concatenate(self._marks) <= 0, axis=0) if self._marks else np.zeros(0)
+        marks, scores = self._read_all()
+        values = _measure_labels(marks, scores, None, self.shapes)
         means = {
             f"mAP_{shape}": float(np.nanmean(value)) if not np.isnan(value).all() else float("nan")
             for shape, value in values.items()
         }
-        return {**means, "labels_without_positive": int(without.sum())}
+        return {**means, "labels_without_positive": int(np.sum(np.all(marks <= 0, axis=0)))}
+
+    def _read_all(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self._scores:
+            raise UserError("no average precision before the first update: feed at least one batch")
+        return np.concatenate(self._marks), np.concatenate(self._scores)
 
 
-def _one_label(hits: np.ndarray, scores: np.ndarray, shape: str) -> float:
+def _measure_labels(labels: Any, scores: Any, known: Any, shapes: Sequence[str]) -> dict[str, np.ndarray]:
+    """AP of each label in each shape, from one sort a label: `<float64>[labels]` by the name of the shape."""
+    truth, scores, mask = read_table(labels, scores, known)
+    columns = zip(truth.T, scores.T, mask.T, strict=True)
+    values = [_measure_label(hit[seen], score[seen], shapes) for hit, score, seen in columns]
+    return dict(zip(shapes, np.array(values, np.float64).reshape(len(values), len(shapes)).T, strict=True))
+
+
+def _measure_label(hits: np.ndarray, scores: np.ndarray, shapes: Sequence[str]) -> list[float]:
     """AP of one label from `<bool>[images]` and `<float>[images]`, all known."""
     total = int(hits.sum())
     if total == 0:
-        return float("nan")
+        return [float("nan")] * len(shapes)
     order = np.argsort(scores)[::-1]
     found = np.cumsum(hits[order])
     ends = last_of_each(scores[order])
     found = found[ends]
     precision = found / (ends + 1)
-    if shape != "raw":
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-    if shape == "voc11":
-        return float(np.mean(precision[np.searchsorted(10 * found, np.arange(11) * total)]))
-    return float(np.sum(np.diff(found, prepend=0) * precision) / total)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+
+    def sum_steps(heights: np.ndarray) -> float:
+        return float(np.sum(np.diff(found, prepend=0) * heights) / total)
+
+    measure = {
+        "raw": lambda: sum_steps(precision),
+        "interpolated": lambda: sum_steps(envelope),
+        "voc11": lambda: float(np.mean(envelope[np.searchsorted(10 * found, np.arange(11) * total)])),
+    }
+    return [measure[shape]() for shape in shapes]

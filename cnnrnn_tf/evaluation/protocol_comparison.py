@@ -52,6 +52,7 @@ def measure(
     chosen = {
         name: choose_protocols(test.dataset, name) for name in (COMPARED if protocol == ALL else [protocol])
     }
+    rankings: dict[Any, dict[str, Any]] = {}
     found = {
         name: evaluate_predictions(
             test.predictions,
@@ -60,6 +61,7 @@ def measure(
             test.vocabulary,
             test.split,
             references,
+            rankings,
         )
         for name, protocols in chosen.items()
     }

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def evaluate_predictions(
     vocabulary: LabelVocabulary,
     split: str = "test",
     references: Sequence[Mapping[str, Any]] = (),
+    rankings: MutableMapping[Any, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Measures all label lists that one set of predictions gives.
 
@@ -101,6 +102,8 @@ def evaluate_predictions(
         vocabulary: the names of the labels.
         split: the name of `test`, to print.
         references: scores to print beside, `{"name": .., "O-F1": 0..1, ..}`, from the data set's manifest.
+        rankings: keeps the measures of the ranking from one call to the next, which take most of the time;
+            pass one dictionary to calls that differ in their protocols alone.
 
     Returns:
         A dictionary ready for JSON: `split`, `protocols`, `images` (how many count) and other counts, `rows`
@@ -138,7 +141,7 @@ def evaluate_predictions(
         "unknown_cells": int(np.sum(counted.known == 0)),
         "holdout_images": None if holdout is None else len(holdout),
         "rows": [_measure_list(entry, counted, main) for entry in _make_lists(counted, holdout, protocols)],
-        "ranking": _measure_ranking(counted, sorted({*RANKING_PLACES, *_list_lengths(protocols)})),
+        "ranking": _recall_ranking({} if rankings is None else rankings, counted, protocols),
         "references": [{key: _plain(value) for key, value in row.items()} for row in references],
     }
     if counted.has_paths:
@@ -298,6 +301,17 @@ def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str,
 def _count_missed(measures: SetMeasures) -> int:
     """Labels with a positive that are in no predicted set: those whose precision is a convention."""
     return int(np.sum((measures.predicted.numpy() == 0) & (measures.positives.numpy() > 0)))
+
+
+def _recall_ranking(
+    rankings: MutableMapping[Any, dict[str, Any]], counted: Predictions, protocols: Sequence[Protocol]
+) -> dict[str, Any]:
+    """`_measure_ranking`, once for all protocols that count the same images."""
+    places = tuple(sorted({*RANKING_PLACES, *_list_lengths(protocols)}))
+    key = protocols[0].images, places
+    if key not in rankings:
+        rankings[key] = _measure_ranking(counted, places)
+    return dict(rankings[key])
 
 
 def _measure_ranking(test: Predictions, places: Sequence[int]) -> dict[str, Any]:
