@@ -98,7 +98,8 @@ def test_all_protocols_of_a_run_come_from_one_decoding_of_each_split(run_dir, ca
     assert out.count("test: ") == len(COMPARED) and "why they differ" in out
     saved = json.loads((run_dir / "metrics-test-all.json").read_text())
     assert list(saved["protocols"]) == sorted(COMPARED)
-    names = {path.name for path in run_dir.iterdir() if "test" in path.name or "holdout" in path.name}
+    names = {path.name for path in run_dir.iterdir() if path.suffix in (".jsonl", ".csv", ".json")}
+    names -= {"config.json", "vocabulary.json", "environment.json"}
     assert names == {
         *("predictions-test.jsonl", "predictions-holdout.jsonl"),
         *("per_label-test.csv", "per_label-holdout.csv", "metrics-test-all.json"),
@@ -120,10 +121,18 @@ def test_the_files_of_a_run_give_its_numbers_again_without_the_model(run_dir, ca
     assert (run_dir / "predictions-test-per_label.csv").read_text() == per_label
 
 
-def test_the_hold_out_itself_can_be_measured_and_fits_no_threshold_on_itself(run_dir, capsys):
-    assert cnnrnn(["evaluate", str(run_dir), "--split", "holdout"]) == 0
-    rows = json.loads((run_dir / "metrics-holdout.json").read_text())["rows"]
-    assert [row["threshold"] for row in rows] == [None] * len(rows)
+@pytest.mark.parametrize("split", ["holdout", "train+holdout"])
+def test_a_split_that_holds_the_hold_out_fits_no_threshold_on_itself(run_dir, capsys, split):
+    assert cnnrnn(["evaluate", str(run_dir), "--split", split]) == 0
+    metrics = json.loads((run_dir / f"metrics-{split}.json").read_text())
+    assert [row["threshold"] for row in metrics["rows"]] == [None] * len(metrics["rows"])
+    assert metrics["holdout_images"] is None
+
+
+def test_the_rest_of_train_has_its_thresholds_from_the_hold_out(run_dir, capsys):
+    assert cnnrnn(["evaluate", str(run_dir), "--split", "train"]) == 0
+    rows = json.loads((run_dir / "metrics-train.json").read_text())["rows"]
+    assert rows[-1]["threshold"] is not None
 
 
 # ---- what the protocols say of one set of predictions

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.data.datasets import image_batches, load_labels
+from cnnrnn_tf.data.records import select_records
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure
@@ -101,6 +102,7 @@ def _evaluate(
     name = None if name == "default" else name
     if name != ALL:
         choose_protocols(config.data.dataset, name)  # a wrong name is told before anything is decoded
+    splits = [split] if _holds_holdout(manifest, split) else [split, "holdout"]
     files = [
         PredictionFile(
             predict_split(model, dataset_dir, each, config.decoding),
@@ -109,10 +111,16 @@ def _evaluate(
             config.data.dataset,
             manifest.fingerprint,
         )
-        for each in dict.fromkeys((split, "holdout"))
+        for each in splits
     ]
     references = manifest.reference_rows if split == "test" else ()
     return measure(files[0], files[1] if len(files) > 1 else None, name, references), files
+
+
+def _holds_holdout(manifest: Manifest, split: str) -> bool:
+    """Whether a split has images of the hold-out, which then must not fit its thresholds."""
+    asked, kept = select_records(manifest, split), select_records(manifest, "holdout")
+    return asked.shard_split == kept.shard_split and asked.holdout in (None, kept.holdout)
 
 
 def _feature_batches(model: CNNRNN, dataset_dir: Path, split: str) -> Iterator[np.ndarray]:
