@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
+from cnnrnn_tf.evaluation.metrics import fit_label_thresholds
 from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
 from cnnrnn_tf.evaluation.protocols import protocol
 from cnnrnn_tf.evaluation.report import (
@@ -90,7 +92,7 @@ def render_text(metrics, width=100):
 def test_a_hand_worked_split():
     metrics = evaluate()
     assert [row["name"] for row in metrics["rows"]] == [
-        "best path", "best path, first 3", "exactly 3", "at most 3", "free length",
+        "best path", "best path, first 3", "exactly 3", "at most 3", "free length", "own thresholds",
     ]  # fmt: skip
     # emitted: {0, 2}, {}, {0, 1}; true: {0, 1}, {}, {0, 1, 2}; label 3 has no positive
     row = find_row(metrics, "best path")
@@ -180,6 +182,30 @@ def test_thresholds_are_those_of_the_hold_out_and_owe_nothing_to_the_test_split(
     assert other["threshold"] == row["threshold"]
 
 
+def test_own_thresholds_cut_each_label_where_its_f1_on_the_hold_out_is_best():
+    test, holdout = make_predictions(9, unknown=0.2), make_predictions(10, num_images=400, unknown=0.2)
+    factors = np.linspace(1, 0.2, 7)  # the last labels score low, whether true or not
+    test, holdout = (
+        dataclasses.replace(each, scores=np.where(each.scores < 0.1, -5.0, each.scores * factors))
+        for each in (test, holdout)
+    )
+    metrics = evaluate(test, holdout)
+    row = find_row(metrics, "own thresholds")
+    assert (row["threshold"], row["k"]) == (None, None)
+    own = fit_label_thresholds(np.maximum(holdout.scores, 0), holdout.labels, holdout.known)
+    assert row["label_thresholds"] == own.tolist()
+    chosen = (test.scores >= own) & (test.known != 0)
+    by_class = precision_recall_fscore_support(test.truth, chosen, average="macro", zero_division=0)
+    assert [row["C-P"], row["C-R"], row["C-F1_per_class"]] == pytest.approx(by_class[:3])
+    assert row["list_length"] == pytest.approx(chosen.sum() / len(test))
+    assert row["C-F1_per_class"] > find_row(metrics, "free length")["C-F1_per_class"] + 0.02
+    other = find_row(evaluate(make_predictions(7), holdout), "own thresholds")
+    assert other["label_thresholds"] == row["label_thresholds"]
+    text = " ".join(render_text(metrics).split())
+    assert f"Own thresholds: each label's with its highest F1, {min(own):.4g} to {max(own):.4g}" in text
+    json.dumps(metrics, allow_nan=False)
+
+
 @pytest.mark.parametrize("holdout", [None, from_rows([[0, 0, 0, 0]], [[0.5, 0.4, 0.3, 0.2]], [[]])])
 def test_without_labels_held_out_no_threshold_is_made_up(holdout):
     metrics = evaluate(HAND, holdout)
@@ -212,7 +238,8 @@ def test_rows_follow_the_list_length_of_the_protocol():
     metrics = evaluate(make_predictions(1, num_labels=15), make_predictions(2, num_labels=15),
                        choose_protocols("nuswide1000"))  # fmt: skip
     names = [row["name"] for row in metrics["rows"]]
-    assert names == ["best path", "best path, first 10", "exactly 10", "at most 10", "free length"]
+    assert names[:3] == ["best path", "best path, first 10", "exactly 10"]
+    assert names[3:] == ["at most 10", "free length", "own thresholds"]
 
 
 def test_a_protocol_of_tagged_images_leaves_the_others_out_of_everything():
@@ -226,6 +253,7 @@ def test_a_protocol_of_tagged_images_leaves_the_others_out_of_everything():
 def test_a_fixed_threshold_replaces_fitting_and_needs_no_hold_out():
     metrics = evaluate(HAND, None, choose_protocols("coco2014", "ml-gcn"))
     assert [find_row(metrics, name)["threshold"] for name in ("at most 3", "free length")] == [0.5, 0.5]
+    assert "own thresholds" not in [row["name"] for row in metrics["rows"]]
     # 0.5 and above among the tagged images: {0, 2} and {0, 1, 2}
     assert find_row(metrics, "free length")["O-P"] == pytest.approx(4 / 5)
 
@@ -338,7 +366,8 @@ def without_paths(predictions, **options):
 def test_scores_alone_give_the_rows_that_are_cut_from_scores_and_no_word_about_paths():
     whole = evaluate(HAND, HAND_HOLDOUT)
     metrics = evaluate(without_paths(HAND), without_paths(HAND_HOLDOUT))
-    assert [row["name"] for row in metrics["rows"]] == ["exactly 3", "at most 3", "free length"]
+    names = ["exactly 3", "at most 3", "free length", "own thresholds"]
+    assert [row["name"] for row in metrics["rows"]] == names
     assert metrics["rows"] == whole["rows"][2:]
     assert metrics["ranking"] == whole["ranking"]
     assert "images_without_path" not in metrics and metrics["ranking_rule"] == "the scores of the method"
@@ -386,6 +415,17 @@ def test_the_table_shows_the_numbers_of_the_json_in_the_papers_columns():
         assert line.split()[-len(expected) :] == expected
     ranked = next(line for line in lines if line.startswith("recall"))
     assert ranked.split()[1:] == [f"{100 * metrics['ranking'][f'recall@{k}']:.1f}" for k in (1, 3, 5, 10, 20)]
+
+
+def test_the_error_of_calibrated_probabilities_is_one_line_above_the_notes():
+    entry = {"ece_before": 0.0412, "ece_after": 0.00951, "temperature": 1.876, "holdout_images": 8278}
+    lines = render_text({**evaluate(split="holdout"), "calibration": entry}).splitlines()
+    line = "calibration error (ECE, holdout): 4.12 % before, 0.95 % after; T 1.88 from 8,278 hold-out images"
+    assert [each.strip() for each in lines if "calibration" in each] == [line]
+    assert lines.index(next(each for each in lines if each.startswith("¹"))) > [
+        each.strip() for each in lines
+    ].index(line)
+    assert "calibration" not in render_text(evaluate())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnrnn_tf.evaluation.calibration import probabilities_of
 from cnnrnn_tf.evaluation.metrics import (
     MAP_DENOMINATORS,
     SET_MEASURES,
@@ -28,6 +29,7 @@ from cnnrnn_tf.evaluation.metrics import (
     RecallAtK,
     SetMeasures,
     average_precision,
+    fit_label_thresholds,
     fit_threshold,
 )
 from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
@@ -90,9 +92,11 @@ def evaluate_predictions(
     | `exactly k` | the k labels with the highest scores |
     | `at most k` | those of them that reach a threshold |
     | `free length` | all labels that reach a threshold |
+    | `own thresholds` | all labels that reach each its own; only where the protocol leaves thresholds open |
 
     The threshold is the protocol's; where it leaves that open, the one with the highest O-F1 on the hold-out,
-    to a standard error (`fit_threshold`), for each row. Without a hold-out (or without a label in it) such
+    to a standard error (`fit_threshold`), for each row; each label's own is the one with its highest F1 there
+    (`fit_label_thresholds`). Without a hold-out (or without a label in it) such
     rows are left out, and the conventions say so. So are the rows of paths where there are none.
 
     Args:
@@ -275,6 +279,10 @@ def _make_lists(
             test.scores,
             {"top_k": k, "threshold": threshold},
         )
+    if fixed is None:
+        thresholds = fit_label_thresholds(probabilities_of(holdout), holdout.marks)
+        words = "all labels whose score is at least their own threshold"
+        yield _Lists("own thresholds", words, None, probabilities_of(test), {"threshold": thresholds})
 
 
 def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str, Any]:
@@ -285,11 +293,14 @@ def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str,
         measures.update_state(test.marks[batch], entry.values[batch])
     values = {name: float(value) for name, value in measures.result().items()}
     num_predicted = float(np.sum(measures.predicted.numpy()))
+    threshold = entry.cut.get("threshold")
+    is_own = isinstance(threshold, np.ndarray)
     return {
         "name": entry.name,
         "lists": entry.words,
         "k": entry.k,
-        "threshold": entry.cut.get("threshold"),
+        "threshold": None if is_own else threshold,
+        **({"label_thresholds": threshold.tolist()} if is_own else {}),
         "list_length": num_predicted / len(test),
         **{name: values[name] for name in SET_MEASURES[:-4]},  # the fractions
         "N+": int(values["N+"]),

@@ -60,7 +60,17 @@ def _explain_cuts(metrics: Mapping[str, Any]) -> str:
         return f"{rule} At most k and free length: scores of at least {fixed:g}."
     return (
         f"{rule} Thresholds with the highest O-F1, to a standard error, on {metrics['holdout_images']:,} "
-        f"hold-out images: {', '.join(cuts)}."
+        f"hold-out images: {', '.join(cuts)}.{_explain_own(metrics)}"
+    )
+
+
+def _explain_own(metrics: Mapping[str, Any]) -> str:
+    own = next((row["label_thresholds"] for row in metrics["rows"] if "label_thresholds" in row), None)
+    if own is None:
+        return ""
+    return (
+        f" Own thresholds: each label's with its highest F1, {min(own):.4g} to {max(own):.4g}, or the common "
+        "one where its F1 is as good, to a standard error."
     )
 
 

@@ -49,6 +49,7 @@ def render(metrics: Mapping[str, Any]) -> RenderableType:
     tables = [
         *_tabulate_lists(metrics),
         _tabulate_places(metrics["ranking"]),
+        *([_describe_calibration(metrics)] if "calibration" in metrics else []),
         _list_notes(metrics["conventions"]),
     ]
     return Group(
@@ -123,6 +124,15 @@ def _list_notes(conventions: Sequence[Mapping[str, Any]]) -> Table:
         if not note["marks"]:
             notes.add_row("", Text(note["words"]), style="dim")
     return notes
+
+
+def _describe_calibration(metrics: Mapping[str, Any]) -> Text:
+    found = metrics["calibration"]
+    return Text(
+        f"calibration error (ECE, {metrics['split']}): {100 * found['ece_before']:.2f} % before, "
+        f"{100 * found['ece_after']:.2f} % after; T {found['temperature']:.2f} from "
+        f"{found['holdout_images']:,} hold-out images"
+    )
 
 
 def _make_table() -> Table:
