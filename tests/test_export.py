@@ -1,5 +1,6 @@
 """A tiny real model's export: what Python, the C API and a TF1 session make of it, row by row."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 
 from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.data.images import decode_batch
+from cnnrnn_tf.evaluation.calibration import Calibration, apply_temperature
 from cnnrnn_tf.serving import check, fresh_process
 from cnnrnn_tf.serving import export as export_module
 from cnnrnn_tf.serving.check import check_export
@@ -264,6 +266,84 @@ def test_an_image_without_labels_and_one_with_all_of_a_one_label_vocabulary():
     assert 0.5 < without <= 1
     # The path's probability is not scaled up to the constraint: both answers' are the model's.
     assert with_all <= outputs["step_probabilities"][1, 0] <= 1 - 0.5
+
+
+# ---- calibrated probabilities
+
+CALIBRATION = Calibration(2.5, 0.3, [0.3, 0.2, 0.3, 0.4, 0.3, 0.5], 0.09, 0.02, 40, VOCABULARY.fingerprint)
+
+
+@pytest.fixture(scope="module")
+def calibrated_version(model, tmp_path_factory):
+    return export(model, VOCABULARY, DECODING, tmp_path_factory.mktemp("calibrated"), CALIBRATION)
+
+
+def test_probabilities_are_calibrated_in_the_graph_and_nothing_else_changes(answers, calibrated_version):
+    inputs = {"image_bytes": np.array(MIXED, object)}
+    result = fresh_process.run_calls(fresh_process.C_API, calibrated_version, [("serving_default", inputs)])
+    expected, found = answers["python"][0], result["calls"][0]
+    for key in EXACT:
+        assert found[key].tolist() == expected[key].tolist(), key
+    for key in ("step_probabilities", "path_probability"):
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-6)
+    is_label = np.arange(3) < expected["num_labels"][:, np.newaxis]
+    assert is_label.any() and not found["probabilities"][~is_label].any()  # the padding stays 0
+    marginals = expected["probabilities"][is_label].astype(float)
+    shrunk = 1e-4 + (1 - 2e-4) * marginals
+    np.testing.assert_allclose(
+        found["probabilities"][is_label],
+        1 / (1 + (1 / shrunk - 1) ** (1 / 2.5)),  # sigmoid(logit(p) / T) is p^(1/T) / (p^(1/T) + q^(1/T))
+        rtol=1e-4,
+    )
+    assert np.abs(found["probabilities"][is_label] - marginals).max() > 0.05
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5, 10.0])
+def test_the_graph_s_map_is_that_of_numpy_also_at_0_and_1(model, temperature):
+    tagger = Tagger(model, VOCABULARY, DECODING, dataclasses.replace(CALIBRATION, temperature=temperature))
+    marginals = np.float32([[0, 1, 0.5, 1e-6, 1 - 1e-6, 0.9]])
+    found = tagger._calibrate(tf.constant(marginals), None).numpy()
+    np.testing.assert_allclose(found, apply_temperature(marginals, temperature), rtol=2e-5)
+    assert found[0, 0] > 0 and found[0, 2] == 0.5
+
+
+def test_the_run_s_tagger_and_its_export_calibrate_alike(model, calibrated_version):
+    tagger, loaded = Tagger(model, VOCABULARY, DECODING, CALIBRATION), load_export(calibrated_version)
+    for first, second in zip(tag_files(tagger, MIXED), tag_files(loaded, MIXED), strict=True):
+        assert (first.labels, first.error) == (second.labels, second.error)
+        np.testing.assert_allclose(first.probabilities, second.probabilities, rtol=1e-4)
+
+
+def test_of_a_given_label_there_is_nothing_to_calibrate(model, tagger):
+    calibrated = Tagger(model, VOCABULARY, DECODING, CALIBRATION)
+    (plain,) = tag_files(tagger, PHOTOGRAPHS[:1], given=["car"])
+    (found,) = tag_files(calibrated, PHOTOGRAPHS[:1], given=["car"])
+    assert found.labels == plain.labels
+    for label, before, after in zip(plain.labels, plain.probabilities, found.probabilities, strict=True):
+        expected = before if label == "car" else float(apply_temperature(before, 2.5))
+        assert after == pytest.approx(expected, rel=1e-4)
+    assert dict(zip(found.labels, found.probabilities, strict=True))["car"] == pytest.approx(1)
+
+
+def test_the_calibration_is_in_the_export_s_extras_and_read_back(calibrated_version, loaded):
+    assert Calibration.load(calibrated_version / "assets.extra", VOCABULARY) == CALIBRATION
+    assert load_export(calibrated_version).calibration == CALIBRATION
+    assert loaded.calibration is None
+    assert not (loaded.path / "assets.extra" / "calibration.json").exists()
+    assert check.lint_export(calibrated_version) == []
+
+
+def test_a_calibration_of_other_labels_is_refused(model, calibrated_version, tmp_path):
+    other = dataclasses.replace(CALIBRATION, vocabulary_fingerprint="f" * 64)
+    with pytest.raises(
+        UserError, match=r"calibration: was fitted for another vocabulary .ffffffffffff, this"
+    ):
+        export(model, VOCABULARY, DECODING, tmp_path / "out", other)
+    assert not (tmp_path / "out").exists()
+    copy = shutil.copytree(calibrated_version, tmp_path / "1")
+    other.save(copy / "assets.extra")
+    with pytest.raises(UserError, match=r"calibration.json: was fitted for another vocabulary"):
+        load_export(tmp_path)
 
 
 # ---- the folder

@@ -238,17 +238,25 @@ class Calibration:
             found = cls(**values)
         except UserError as error:
             raise UserError(f"{where}: {error}; {_AGAIN}") from None
-        if found.vocabulary_fingerprint != vocabulary.fingerprint:
+        found.check_vocabulary(vocabulary, where)
+        return found
+
+    def check_vocabulary(self, vocabulary: LabelVocabulary, where: str = "calibration") -> None:
+        """Refuses the labels of another model.
+
+        Raises:
+            UserError: it was fitted for another vocabulary.
+        """
+        if self.vocabulary_fingerprint != vocabulary.fingerprint:
             raise UserError(
-                f"{where}: was fitted for another vocabulary ({found.vocabulary_fingerprint[:12]}, this one "
+                f"{where}: was fitted for another vocabulary ({self.vocabulary_fingerprint[:12]}, this one "
                 f"is {vocabulary.fingerprint[:12]}); {_AGAIN}"
             )
-        if len(found.label_thresholds) != vocabulary.size:
+        if len(self.label_thresholds) != vocabulary.size:
             raise UserError(
-                f"{where}: holds {len(found.label_thresholds)} label_thresholds for {vocabulary.size} "
+                f"{where}: holds {len(self.label_thresholds)} label_thresholds for {vocabulary.size} "
                 f"labels; {_AGAIN}"
             )
-        return found
 
     def save(self, folder: str | Path) -> None:
         """Writes `calibration.json` into a folder."""

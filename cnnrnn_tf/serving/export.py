@@ -4,6 +4,7 @@ runs/demo/<time>/export/1/saved_model.pb
                           variables/...
                           assets.extra/vocabulary.json   the labels, in the order of their ids
                           assets.extra/export.json       how it decodes, and what it was made with
+                          assets.extra/calibration.json  what its probabilities were made honest with, if so
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.serving.check import find_export
 from cnnrnn_tf.serving.signatures import SERVING_DEFAULT, TAG_GIVEN, Tagger
 from tfrecords import vocabulary as vocabulary_file
@@ -31,7 +33,7 @@ EXPORT_FILE = "export.json"
 _FINGERPRINT = "vocabulary_fingerprint"
 
 
-def export(model, vocabulary, decoding, out_dir):
+def export(model, vocabulary, decoding, out_dir, calibration=None):
     """Writes the next version of an export, which appears whole or not at all.
 
     It is written to a hidden folder beside the versions, which the server does not look at, then renamed.
@@ -41,6 +43,7 @@ def export(model, vocabulary, decoding, out_dir):
         vocabulary: the LabelVocabulary that it was trained with.
         decoding: a DecodingConfig; see `Tagger`.
         out_dir: folder of the versions, created where missing.
+        calibration: a Calibration; see `Tagger`. Its thresholds go along for those who cut lists.
 
     Returns:
         The version folder's Path: out_dir/1, or one more than the highest version there.
@@ -48,7 +51,7 @@ def export(model, vocabulary, decoding, out_dir):
     Raises:
         UserError: the model was trained with another vocabulary, or cannot be decoded as `decoding` says.
     """
-    tagger = Tagger(model, vocabulary, decoding)
+    tagger = Tagger(model, vocabulary, decoding, calibration)
     # Traced first, so that mistakes in `decoding` show before anything is written.
     signatures = {name: function.get_concrete_function() for name, function in tagger.signatures.items()}
     out_dir = Path(out_dir)
@@ -57,6 +60,8 @@ def export(model, vocabulary, decoding, out_dir):
     try:
         tf.saved_model.save(_hold_weights(tagger), str(partial), signatures=signatures)
         _write_extra(partial / EXTRA, tagger, vocabulary, decoding)
+        if calibration is not None:
+            calibration.save(partial / EXTRA)
         return _publish(partial, out_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -74,6 +79,8 @@ class LoadedExport:
     """Its functions by name."""
     module: object
     """What was loaded; it owns the variables, which the signatures alone do not keep alive."""
+    calibration: Calibration | None = None
+    """What its probabilities are calibrated with; None where they are the model's marginals."""
 
 
 def load_export(path):
@@ -87,6 +94,7 @@ def load_export(path):
     """
     path = find_export(path)
     vocabulary = _load_vocabulary(path / EXTRA)
+    calibration = Calibration.load(path / EXTRA, vocabulary)
     try:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises nearly anything at a damaged file
@@ -96,7 +104,7 @@ def load_export(path):
     if missing:
         raise UserError(f"{path} has no signature {' or '.join(sorted(missing))}: export the run again")
     max_length = module.signatures[SERVING_DEFAULT].structured_outputs["labels"].shape[1]
-    return LoadedExport(path, vocabulary, max_length, module.signatures, module)
+    return LoadedExport(path, vocabulary, max_length, module.signatures, module, calibration)
 
 
 def _hold_weights(tagger):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from cnnrnn_tf.data.images import decode_batch
+from cnnrnn_tf.evaluation.calibration import UNSEEN
 from tfrecords.errors import UserError
 
 __all__ = ["SERVING_DEFAULT", "TAG_GIVEN", "TaggedImage", "Tagger", "tag_files"]
@@ -32,7 +33,8 @@ class Tagger(tf.Module):
 
         labels: <string>[batch, M], in the order in which the model emits them, padded with "".
         probabilities: <float32>[batch, M], the marginal of each label: the share of the candidates'
-            probability that lies on paths with it. 0 in the padding.
+            probability that lies on paths with it; with a calibration, what that means (a rising map, see
+            `evaluation.calibration`), but of given labels still the marginal. 0 in the padding.
         step_probabilities: <float32>[batch, M], the softmax at the step that emitted the label. 0 in the
             padding.
         num_labels: <int32>[batch].
@@ -41,7 +43,7 @@ class Tagger(tf.Module):
         error: <string>[batch], "" where valid.
     """
 
-    def __init__(self, model, vocabulary, decoding):
+    def __init__(self, model, vocabulary, decoding, calibration=None):
         """Wraps a model; its weights are shared with it, not copied.
 
         Args:
@@ -49,12 +51,16 @@ class Tagger(tf.Module):
             vocabulary: the LabelVocabulary that it was trained with.
             decoding: a DecodingConfig: beam_size, min_length, max_length (0: the longest training path),
                 length_penalty, renormalise.
+            calibration: a Calibration of the model, fitted with this decoding; None to answer with marginals.
 
         Raises:
-            UserError: the model was trained with another vocabulary.
+            UserError: the model was trained with another vocabulary, or the calibration is of another.
         """
         super().__init__(name="tagger")
         _check_vocabulary(model, vocabulary)
+        if calibration is not None:
+            calibration.check_vocabulary(vocabulary)
+        self._temperature = None if calibration is None else calibration.temperature
         self.image_size, self.image_fit = model.image_size, model.image_fit
         self.max_length = decoding.max_length or model.max_path_length
         # Of the model itself only bound methods are held: TensorFlow would track each of its weights again.
@@ -114,16 +120,26 @@ class Tagger(tf.Module):
         errors = tf.where(
             (errors == "") & ~has_path, "the model gives no numbers: its weights are NaN", errors
         )
-        return self._name_labels(found, valid=errors == "", errors=errors)
+        probabilities = self._calibrate(found.marginals, given)
+        return self._name_labels(found, probabilities, valid=errors == "", errors=errors)
 
-    def _name_labels(self, found, valid, errors):
+    def _calibrate(self, marginals, given):
+        """`calibration.apply_temperature`, in the graph; of what is given there is nothing to calibrate."""
+        if self._temperature is None:
+            return marginals
+        shrink = 1 - 2 * UNSEEN
+        logits = tf.math.log(UNSEEN + shrink * marginals) - tf.math.log(UNSEEN + shrink * (1 - marginals))
+        calibrated = tf.math.sigmoid(logits / self._temperature)
+        return calibrated if given is None else tf.where(given, marginals, calibrated)
+
+    def _name_labels(self, found, probabilities, valid, errors):
         tokens = found.tokens[:, 0]  # [batch, M], the best candidate's
         is_label = (tokens < len(self._names)) & valid[:, tf.newaxis]
         labels = tf.where(is_label, tokens, 0)
         zero_elsewhere = tf.cast(is_label, tf.float32)
         return {
             "labels": tf.where(is_label, tf.gather(tf.constant(self._names), labels), ""),
-            "probabilities": tf.gather(found.marginals, labels, batch_dims=1) * zero_elsewhere,
+            "probabilities": tf.gather(probabilities, labels, batch_dims=1) * zero_elsewhere,
             "step_probabilities": tf.exp(found.token_log_probs[:, 0]) * zero_elsewhere,
             "num_labels": tf.math.count_nonzero(is_label, axis=1, dtype=tf.int32),
             "path_probability": tf.where(valid, tf.exp(found.log_probs[:, 0]), 0.0),
