@@ -1,4 +1,4 @@
-"""Grids of tagged pictures and training curves: what is written on them, and that it fits on the page."""
+"""Tagged pictures, training curves, reliability: what is written on them, and that it fits on the page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cnnrnn_tf.viz.figures import save_grid, save_history
+from cnnrnn_tf.viz.reliability import save_reliability
 from tfrecords.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -226,6 +227,42 @@ def test_short_and_broken_runs_are_drawn(tmp_path, rows):
 def test_a_history_without_numbers_is_refused(tmp_path, rows, message):
     with pytest.raises(UserError, match=message):
         save_history(tmp_path / "history.png", rows)
+
+
+# ---- reliability
+
+BINS = (np.array([900, 0, 40, 20]), np.array([0.02, np.nan, 0.6, 0.9]), np.array([0.05, np.nan, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("names", [["marginals"], ["marginals", "calibrated, ECE 1.20 %"]])
+def test_each_curve_is_named_and_its_counts_stand_below(tmp_path, names):
+    save_reliability(tmp_path / "a" / "reliability.svg", dict.fromkeys(names, BINS), title="test: $honest$")
+    texts = read_texts(tmp_path / "a" / "reliability.svg")
+    assert [text for text in texts if text in names] == names
+    assert {"test: $honest$", "as promised", "cells in the bin", "probability of the label"} <= set(texts)
+
+
+def test_a_bin_of_one_cell_and_a_curve_of_one_bin_are_drawn(tmp_path):
+    one = (np.array([0, 1]), np.array([np.nan, 1.0]), np.array([np.nan, 1.0]))
+    save_reliability(tmp_path / "reliability.png", {"one": one})
+    pixels = read_pixels(tmp_path / "reliability.png")
+    height, width = find_area(pixels, (0xD5, 0x5E, 0x00))
+    assert height > 50 and width > 50  # the point above, the bar below
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({}, "a reliability diagram has one or two curves, got 0"),
+        (dict.fromkeys("abc", BINS), "a reliability diagram has one or two curves, got 3"),
+        ({"a": (np.array([0]), np.array([np.nan]), np.array([np.nan]))}, "curve 'a' has no cell in any bin"),
+    ],
+)
+def test_reliability_without_cells_is_refused(tmp_path, curves, message):
+    with pytest.raises(UserError, match=message):
+        save_reliability(tmp_path / "reliability.png", curves)
+    with pytest.raises(UserError, match="cannot draw into such a file"):
+        save_reliability(tmp_path / "reliability.xyz", {"a": BINS})
 
 
 def test_drawing_needs_neither_pyplot_nor_tensorflow(tmp_path):

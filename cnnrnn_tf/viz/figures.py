@@ -123,6 +123,21 @@ def save_history(path: str | Path, rows: Iterable[Mapping[str, Any]], title: str
     figure.savefig(path)
 
 
+def check_path(path: str | Path) -> Path:
+    """The path of a picture, if Matplotlib can write such a file.
+
+    Raises:
+        UserError: its suffix is of no known format.
+    """
+    path = Path(path)
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise UserError(
+            f"{path}: cannot draw into such a file; name one that ends in .png, .jpg, .pdf or .svg"
+        )
+    return path
+
+
 def _mark(tags: Sequence[Tag], truth: Collection[str] | None, unknown: Collection[str]) -> list:
     """The tags of one picture as they are to be drawn: (text, style)."""
     if isinstance(truth, str) or isinstance(unknown, str):
@@ -165,21 +180,6 @@ def _check_grid(pictures: Sequence[np.ndarray], columns: int, **lists: Sequence[
             raise UserError(
                 f"{name} must have one entry a picture: {len(values)} for {len(pictures)} pictures"
             )
-
-
-def check_path(path: str | Path) -> Path:
-    """Returns `path`, to a file that Matplotlib can write.
-
-    Raises:
-        UserError: its suffix names no such format.
-    """
-    path = Path(path)
-    formats = FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        raise UserError(
-            f"{path}: cannot draw into such a file; name one that ends in .png, .jpg, .pdf or .svg"
-        )
-    return path
 
 
 def _read_curve(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
