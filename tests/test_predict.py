@@ -16,6 +16,7 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 from cnnrnn_tf.commands import predict
 from cnnrnn_tf.commands.__main__ import main
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
+from cnnrnn_tf.evaluation.calibration import Calibration, apply_temperature
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 
@@ -239,14 +240,38 @@ def test_the_next_export_may_go_elsewhere(run_dir, tmp_path, monkeypatch, capsys
 
     calls = []
 
-    def export(model, vocabulary, decoding, out_dir):
-        calls.append((model.vocabulary_fingerprint, vocabulary, decoding.beam_size, out_dir))
+    def export(model, vocabulary, decoding, out_dir, calibration):
+        calls.append((model.vocabulary_fingerprint, vocabulary, decoding.beam_size, out_dir, calibration))
         return out_dir / "4"
 
     monkeypatch.setattr(export_module, "export", export)
     assert main(["export", str(run_dir), "--out", str(tmp_path)]) == 0
-    assert calls == [(VOCABULARY.fingerprint, VOCABULARY, 4, tmp_path)]
+    assert calls == [(VOCABULARY.fingerprint, VOCABULARY, 4, tmp_path, None)]  # a run without a calibration
     assert capsys.readouterr().out.startswith(f"exported {tmp_path / '4'}\n")
+
+
+def test_predict_and_export_use_the_run_s_calibration(run_dir, tmp_path, photos, monkeypatch, capsys):
+    from cnnrnn_tf.serving import export as export_module
+
+    fitted = Calibration(3.0, 0.4, [0.4] * 6, 0.1, 0.05, 20, VOCABULARY.fingerprint)
+    copy = shutil.copytree(run_dir, tmp_path / "calibrated")
+    fitted.save(copy)
+    calls = []
+    monkeypatch.setattr(export_module, "export", lambda *arguments: calls.append(arguments) or tmp_path / "4")
+    assert main(["export", str(copy)]) == 0
+    assert calls[0][-1] == fitted
+    capsys.readouterr()
+    rows = [run_json(capsys, path, photos / "a.PNG", photos / "b.jpeg")[0] for path in (run_dir, copy)]
+    assert any(row["labels"] for row in rows[0])
+    for plain, calibrated in zip(*rows, strict=True):
+        expected = apply_temperature(np.array(plain["probabilities"]), 3.0)
+        assert calibrated["probabilities"] == pytest.approx(expected.tolist(), rel=1e-4)
+        for key in ("labels", "step_probabilities", "path_probability"):
+            assert calibrated[key] == plain[key]
+    (copy / "calibration.json").write_text("{}")
+    assert main(["predict", str(copy), str(photos / "a.PNG")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "calibration.json: is no calibration" in line and "train again, or remove the file" in line
 
 
 @pytest.mark.parametrize(

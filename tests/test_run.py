@@ -17,6 +17,11 @@ from tiny_model import make_model
 import train as train_command
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
+from cnnrnn_tf.evaluation.calibration import (
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+)
 from cnnrnn_tf.evaluation.report import find_row
 from cnnrnn_tf.serving.export import export, load_export
 from cnnrnn_tf.serving.signatures import Tagger, tag_files
@@ -113,13 +118,13 @@ def test_a_run_leaves_the_folder_of_the_design(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("config.json", "vocabulary.json", "environment.json", "train.log", "history.csv", "metrics.json"),
-        *("per_label.csv", "checkpoints", "train", "validation", "figures", "export"),
+        *("per_label.csv", "checkpoints", "train", "validation", "figures", "export", "calibration.json"),
     }
     assert [path.name for path in (finished / "checkpoints").iterdir()] == ["best.keras"]
     assert [path.name for path in (finished / "export").iterdir()] == ["1"]
     for events in ("train", "validation"):
         assert list((finished / events).glob("events.out.tfevents.*"))
-    for figure in ("test_images.png", "history.png"):
+    for figure in ("test_images.png", "history.png", "reliability.png"):
         with Image.open(finished / "figures" / figure) as image:
             assert min(image.size) > 100
 
@@ -171,14 +176,63 @@ def test_the_export_carries_the_vocabulary_and_tags_the_example_photographs(fini
     assert len(answers[0]) == 4
 
 
+def test_the_calibration_is_fitted_on_the_hold_out_and_measured_on_the_test_split(finished, data_dir):
+    loaded = runs.load_run(finished)
+    holdout, test = (
+        evaluate.predict_split(loaded.model, data_dir / "squares", split, loaded.config.decoding)
+        for split in ("holdout", "test")
+    )
+    found = loaded.calibration
+    assert found.num_images == len(holdout) == 20
+    assert found.temperature == pytest.approx(fit_temperature(holdout.scores, holdout.marks), rel=1e-3)
+    assert len(found.label_thresholds) == 3
+    entry = json.loads((finished / "metrics.json").read_text())["calibration"]
+    assert (entry["images"], entry["holdout_images"]) == (24, 20)
+    assert entry["ece_before"] == pytest.approx(
+        expected_calibration_error(test.scores, test.labels), abs=1e-4
+    )
+    after = expected_calibration_error(apply_temperature(test.scores, found.temperature), test.labels)
+    assert entry["ece_after"] == pytest.approx(after, abs=1e-4)
+    assert entry["holdout_ece_after"] == found.ece_after
+    line = "calibration error (ECE, test): "
+    assert line in (finished / "train.log").read_text()
+
+
+def test_predict_and_the_export_answer_with_calibrated_probabilities(finished, tmp_path, capsys):
+    examples = finished / "figures" / "examples"
+    plain = shutil.copytree(finished, tmp_path / "of_before")
+    (plain / "calibration.json").unlink()
+    capsys.readouterr()
+    answers = []
+    for model in (plain, finished, finished / "export"):
+        assert cnnrnn(["predict", str(model), str(examples), "--json"]) == 0
+        answers.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    fitted = load_export(finished / "export").calibration
+    assert fitted == runs.load_run(finished).calibration and fitted.temperature != 1
+    for before, by_run, by_export in zip(*answers, strict=True):
+        expected = apply_temperature(np.array(before["probabilities"]), fitted.temperature)
+        for found in (by_run, by_export):
+            assert found["labels"] == before["labels"]
+            assert found["probabilities"] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_a_run_of_before_there_were_calibrations_is_exported_and_evaluated_without(finished, tmp_path):
+    plain = shutil.copytree(finished, tmp_path / "of_before")
+    (plain / "calibration.json").unlink()
+    assert cnnrnn(["export", str(plain), "--out", str(tmp_path / "export")]) == 0
+    assert load_export(tmp_path / "export").calibration is None
+    assert "calibration" not in evaluate.evaluate_run(runs.load_run(plain))
+
+
 def test_evaluating_a_finished_run_gives_the_measures_it_printed(finished, capsys):
     assert cnnrnn(["evaluate", str(finished)]) == 0
     out = capsys.readouterr().out
     printed = json.loads((finished / "metrics.json").read_text())
     again = json.loads((finished / "metrics-test.json").read_text())
     assert again["rows"] == printed["rows"]
+    assert again["calibration"] == pytest.approx(printed["calibration"])
     assert again["ranking"] == pytest.approx(printed["ranking"], nan_ok=True)
-    assert "best path" in out and "MAP@10" in out
+    assert "best path" in out and "MAP@10" in out and "calibration error (ECE, test)" in out
 
 
 def test_the_log_names_the_devices_and_ends_with_the_table(finished):
@@ -575,6 +629,23 @@ def test_without_a_test_split_the_hold_out_is_measured_and_named(tmp_path, capsy
     assert (metrics["split"], metrics["images"]) == ("holdout", 20)
     assert all(row["threshold"] is None for row in metrics["rows"])  # nothing is left to fit one on
     assert (path / "figures" / "holdout_images.png").is_file()
+    entry = metrics["calibration"]
+    assert entry["images"] == entry["holdout_images"] == 20
+    assert entry["ece_after"] == entry["holdout_ece_after"]
+
+
+def test_a_hold_out_without_a_label_calibrates_nothing_and_says_so(tmp_path, capsys):
+    contents = [
+        dataclasses.replace(each, labels=()) if is_held_out(each.image_id) else each
+        for each in annotate("train", 160)
+    ]
+    build(SquaresSource({"train": contents}), "bare", tmp_path, progress=False)
+    path = run.train(configure(tmp_path, "bare", epochs=1), tmp_path / "runs", "bare")
+    assert "no calibration: none of the 20 hold-out images has a known label" in capsys.readouterr().out
+    assert not (path / "calibration.json").exists()
+    assert not (path / "figures" / "reliability.png").exists()
+    assert "calibration" not in json.loads((path / "metrics.json").read_text())
+    assert load_export(path / "export").calibration is None
 
 
 def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys):

@@ -28,6 +28,6 @@ class Export:
 
         run = load_run(self.run_dir)
         out_dir = self.run_dir / "export" if self.out is None else self.out
-        version = export(run.model, run.vocabulary, run.config.decoding, out_dir)
+        version = export(run.model, run.vocabulary, run.config.decoding, out_dir, run.calibration)
         print(f"exported {version}")
         print(f"next: {format_command('cnnrnn', 'check', version)}")

@@ -33,8 +33,8 @@ class Predict:
     """Tag images with the model of a run or of an export.
 
     Each label comes with its marginal, the share of the candidate paths' probability that lies on paths with
-    the label, and with its step, the softmax at the step that emitted it. Exit status 1 if some file is no
-    image, 2 if none is.
+    the label (calibrated on the hold-out, where the run was), and with its step, the softmax at the step that
+    emitted it. Exit status 1 if some file is no image, 2 if none is.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|EXPORT")]
@@ -132,7 +132,7 @@ def _load_run_tagger(path: Path):
         from cnnrnn_tf.training.runs import load_run
 
     run = load_run(path)
-    return Tagger(run.model, run.vocabulary, run.config.decoding), run.vocabulary
+    return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
 
 
 def _read_given(text: str, vocabulary, max_length: int) -> list[str]:

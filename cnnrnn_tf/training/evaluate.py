@@ -12,6 +12,7 @@ import tensorflow as tf
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.data.datasets import image_batches, load_labels
 from cnnrnn_tf.data.records import select_records
+from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure
@@ -40,7 +41,8 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
         protocol: whose conventions; "all" for every protocol's; None for those of the configuration.
 
     Returns:
-        What `protocol_comparison.measure` returns.
+        What `protocol_comparison.measure` returns, and for a run with a calibration an entry `calibration`:
+        how far off its probabilities are on the split.
 
     Raises:
         UserError: the records are gone, damaged or not those of the run; no such split or protocol.
@@ -51,7 +53,7 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
     for content in files:
         save_predictions(run.path / f"predictions-{content.split}.jsonl", content)
         save_per_label(run.path / f"per_label-{content.split}.csv", content.predictions, content.vocabulary)
-    return metrics
+    return _add_calibration(metrics, run.calibration, files[0].predictions)
 
 
 def evaluate_model(
@@ -60,10 +62,22 @@ def evaluate_model(
     config: ExperimentConfig,
     split: str = "test",
     protocol: str | None = None,
+    holdout: Predictions | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[dict, Predictions]:
-    """The measures of a split, and the predictions they come from."""
-    metrics, files = _evaluate(model, dataset_dir, config, split, protocol)
-    return metrics, files[0].predictions
+    """The measures of a split, and the predictions they come from.
+
+    Args:
+        model: a CNNRNN.
+        dataset_dir: its records.
+        config: the settings of its run.
+        split: the split to report.
+        protocol: whose conventions; None for those of the configuration.
+        holdout: what the model says of the hold-out, where that is known already.
+        calibration: see `evaluate_run`.
+    """
+    metrics, files = _evaluate(model, dataset_dir, config, split, protocol, holdout)
+    return _add_calibration(metrics, calibration, files[0].predictions), files[0].predictions
 
 
 def predict_split(model: CNNRNN, dataset_dir: Path, split: str, decoding: DecodingConfig) -> Predictions:
@@ -91,8 +105,17 @@ def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
     return vocabulary
 
 
+def _add_calibration(metrics: dict, calibration: Calibration | None, predictions: Predictions) -> dict:
+    return metrics if calibration is None else {**metrics, "calibration": calibration.measure(predictions)}
+
+
 def _evaluate(
-    model: CNNRNN, dataset_dir: Path, config: ExperimentConfig, split: str, protocol: str | None
+    model: CNNRNN,
+    dataset_dir: Path,
+    config: ExperimentConfig,
+    split: str,
+    protocol: str | None,
+    holdout: Predictions | None = None,
 ) -> tuple[dict, list[PredictionFile]]:
     """The measures of a split, and the predictions of it and of the hold-out."""
     manifest = Manifest.load(dataset_dir)
@@ -102,10 +125,11 @@ def _evaluate(
     name = None if name == "default" else name
     if name != ALL:
         choose_protocols(config.data.dataset, name)  # a wrong name is told before anything is decoded
+    known = {} if holdout is None else {"holdout": holdout}
     splits = [split] if _holds_holdout(manifest, split) else [split, "holdout"]
     files = [
         PredictionFile(
-            predict_split(model, dataset_dir, each, config.decoding),
+            known[each] if each in known else predict_split(model, dataset_dir, each, config.decoding),
             vocabulary,
             each,
             config.data.dataset,

@@ -10,9 +10,11 @@ import numpy as np
 
 from cnnrnn_tf.data.images import read_thumbnail
 from cnnrnn_tf.data.records import read_files
+from cnnrnn_tf.evaluation.calibration import Calibration, reliability
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import print_report
 from cnnrnn_tf.viz.figures import save_grid
+from cnnrnn_tf.viz.reliability import save_reliability
 from tfrecords.cli import format_command
 from tfrecords.vocabulary import LabelVocabulary
 
@@ -46,6 +48,31 @@ def save_split_grid(
         tags=[[(names[i], float(predictions.scores[row, i])) for i in paths[row]] for row in rows],
         truth=[names[predictions.truth[row]].tolist() for row in rows],
         unknown=[names[predictions.known[row] == 0].tolist() for row in rows],
+    )
+
+
+def save_split_reliability(
+    path: Path, split: str, predictions: Predictions, calibration: Calibration
+) -> None:
+    """Draws what the probabilities of a split promise and what holds, before and after calibration.
+
+    Args:
+        path: the picture.
+        split: its name.
+        predictions: of the whole split.
+        calibration: fitted on the hold-out.
+    """
+    found = calibration.measure(predictions)
+    marks = predictions.marks
+    save_reliability(
+        path,
+        {
+            f"marginals, ECE {100 * found['ece_before']:.2f} %": reliability(predictions.scores, marks),
+            f"calibrated, ECE {100 * found['ece_after']:.2f} %": reliability(
+                calibration.apply(predictions.scores), marks
+            ),
+        },
+        title=f"label probabilities on {split}",
     )
 
 

@@ -1,6 +1,7 @@
 """An `ExperimentConfig` enters; a run folder leaves: trained model, measures, figures and a servable export.
 
-The chapters of one experiment, in order: records, model, features, fit, evaluation, figures, export.
+The chapters of one experiment, in order: records, model, features, fit, calibration, evaluation, figures,
+export.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from cnnrnn_tf.config import ExperimentConfig, ModelConfig
 from cnnrnn_tf.data import datasets
 from cnnrnn_tf.data.sequences import longest_path
+from cnnrnn_tf.evaluation.calibration import Calibration, fit_calibration
+from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import choose_protocols, save_metrics, save_per_label
 from cnnrnn_tf.model.backbones import COMPACT, Backbone, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
@@ -33,10 +36,15 @@ from cnnrnn_tf.training.callbacks import (
     read_history,
 )
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
-from cnnrnn_tf.training.evaluate import evaluate_model
+from cnnrnn_tf.training.evaluate import evaluate_model, predict_split
 from cnnrnn_tf.training.features import cached_features
 from cnnrnn_tf.training.optimizer import make_optimizer
-from cnnrnn_tf.training.results import print_results, save_examples, save_split_grid
+from cnnrnn_tf.training.results import (
+    print_results,
+    save_examples,
+    save_split_grid,
+    save_split_reliability,
+)
 from cnnrnn_tf.viz.figures import save_history
 from tfrecords import vocabulary
 from tfrecords.cli import format_command
@@ -149,9 +157,11 @@ def _finish(
         try:
             _fit(config, records, model, strategy, run_dir)
             model.save(run_dir / runs.MODEL_FILE)
-            metrics = _evaluate(config, records, model, run_dir)
+            holdout = predict_split(model, records.folder, "holdout", config.decoding)
+            calibration = _calibrate(holdout, records.vocabulary, run_dir)
+            metrics = _evaluate(config, records, model, run_dir, holdout, calibration)
             if deliver:
-                export(model, records.vocabulary, config.decoding, run_dir / "export")
+                export(model, records.vocabulary, config.decoding, run_dir / "export", calibration)
         except KeyboardInterrupt:
             _LOGGER.info(
                 "stopped; %d finished epochs are saved. Go on with: %s",
@@ -343,15 +353,36 @@ def _keep_best(trained: keras.Model, run_dir: Path) -> None:
     )
 
 
-def _evaluate(config: ExperimentConfig, records: _Records, model: CNNRNN, run_dir: Path) -> dict:
+def _calibrate(holdout: Predictions, vocabulary: LabelVocabulary, run_dir: Path) -> Calibration | None:
+    """Fits temperature and thresholds on the hold-out and saves them; None where it has no label."""
+    if not holdout.truth.any():
+        _LOGGER.info("no calibration: none of the %d hold-out images has a known label", len(holdout))
+        return None
+    calibration = fit_calibration(holdout, vocabulary)
+    calibration.save(run_dir)
+    return calibration
+
+
+def _evaluate(
+    config: ExperimentConfig,
+    records: _Records,
+    model: CNNRNN,
+    run_dir: Path,
+    holdout: Predictions,
+    calibration: Calibration | None,
+) -> dict:
     """Reads the test split, once; saves tables and figures. Without one the hold-out stands in."""
     split = "test" if "test" in records.manifest.splits else "holdout"
     if split == "holdout":
         _LOGGER.info("no split test: what follows is measured on the hold-out, which also chose the epoch")
-    metrics, predictions = evaluate_model(model, records.folder, config, split)
+    metrics, predictions = evaluate_model(
+        model, records.folder, config, split, holdout=holdout, calibration=calibration
+    )
     save_per_label(run_dir / "per_label.csv", predictions, records.vocabulary)
     figures = run_dir / "figures"
     save_history(figures / "history.png", read_history(run_dir))
+    if calibration is not None:
+        save_split_reliability(figures / "reliability.png", split, predictions, calibration)
     grid = figures / f"{split}_images.png"
     save_split_grid(grid, records.folder, split, predictions, records.vocabulary)
     save_examples(figures / "examples", records.folder, split)

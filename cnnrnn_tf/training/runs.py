@@ -1,7 +1,7 @@
 """A data set's name and a time enter; the folder of a run leaves, new or found again.
 
 runs/<dataset>/<time>/   config.json  vocabulary.json  environment.json  train.log  history.csv  metrics.json
-                         checkpoints/  train/  validation/  figures/  export/1/
+                         calibration.json  checkpoints/  train/  validation/  figures/  export/1/
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.evaluation.calibration import Calibration
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.vocabulary import LabelVocabulary
@@ -39,6 +40,8 @@ class Run:
     config: ExperimentConfig
     vocabulary: LabelVocabulary
     model: CNNRNN
+    calibration: Calibration | None = None
+    """None for runs from before there were any, and for a hold-out without a label."""
 
 
 def create_run_folder(runs_dir: Path, dataset: str, name: str, now: datetime) -> Path:
@@ -78,10 +81,10 @@ def load_config(run_dir: str | Path) -> ExperimentConfig:
 
 
 def load_run(run_dir: str | Path) -> Run:
-    """A finished run: its configuration, its vocabulary and its best model.
+    """A finished run: its configuration, its vocabulary, its best model and its calibration.
 
     Raises:
-        UserError: no run, an unfinished one, or a checkpoint of another vocabulary.
+        UserError: no run, an unfinished one, or a checkpoint or a calibration of another vocabulary.
     """
     run_dir = Path(run_dir)
     config = load_config(run_dir)
@@ -96,7 +99,8 @@ def load_run(run_dir: str | Path) -> Run:
         raise UserError(
             f"{run_dir}: the run is not finished; finish it with `python train.py --resume {run_dir}`"
         )
-    return Run(run_dir, config, vocabulary, load_model(path, vocabulary))
+    calibration = Calibration.load(run_dir, vocabulary)
+    return Run(run_dir, config, vocabulary, load_model(path, vocabulary), calibration)
 
 
 def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
