@@ -174,6 +174,14 @@ def test_one_label_that_always_or_never_holds(labels):
     assert 0.5 <= fit_temperature([[0.25], [0.75]], labels) <= 10
 
 
+def test_only_the_scores_of_a_beam_search_are_read_as_probabilities_of_0_below_0():
+    found = make_predictions(1)
+    assert (found.scores < 0).any()
+    np.testing.assert_array_equal(probabilities_of(found), np.where(found.scores < 0, 0, found.scores))
+    margins = dataclasses.replace(found, ranking_rule="distances to a hyperplane")
+    assert probabilities_of(margins) is margins.scores
+
+
 # ---- what a run keeps
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
 from cnnrnn_tf.evaluation.tables import read_table
 from cnnrnn_tf.evaluation.thresholds import fit_label_thresholds, fit_threshold
 from tfrecords.errors import UserError
@@ -310,11 +310,12 @@ def fit_calibration(holdout: Predictions, vocabulary: LabelVocabulary) -> Calibr
 
 
 def probabilities_of(predictions: Predictions) -> np.ndarray:
-    """The scores of a model that emits paths as probabilities: 0 for labels on no path, which rank below 0.
+    """The scores; those of a beam search as probabilities, 0 for labels on no path, which rank below 0.
 
     The scores of other methods are returned as they are: they may be of any scale.
     """
-    return np.maximum(predictions.scores, 0) if predictions.has_paths else predictions.scores
+    is_marginal = predictions.ranking_rule == RANKING_RULE
+    return np.maximum(predictions.scores, 0) if is_marginal else predictions.scores
 
 
 _AGAIN = "train again, or remove the file to go on without calibration"
