@@ -43,6 +43,9 @@ class BinaryCrossEntropy(NetworkMethod):
     title = "Binary cross-entropy"
     gives_probabilities = True
 
+    def __init__(self, *, prior_variance: float = 0.003, **settings) -> None:
+        super().__init__(prior_variance=prior_variance, **settings)
+
     def make_loss(self, seed: int) -> keras.losses.Loss:
         return KnownBinaryCrossentropy()
 
@@ -59,5 +62,5 @@ class BinaryCrossEntropyHidden(BinaryCrossEntropy):
     title = "Binary cross-entropy, 512 hidden"
     hidden_units = 512
 
-    def __init__(self, *, dropout: float = 0.5, **settings) -> None:
-        super().__init__(dropout=dropout, **settings)
+    def __init__(self, *, prior_variance: float = 0.03, dropout: float = 0.5, **settings) -> None:
+        super().__init__(prior_variance=prior_variance, dropout=dropout, **settings)

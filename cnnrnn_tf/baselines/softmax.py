@@ -59,5 +59,5 @@ class SoftmaxHidden(Softmax):
     title = "Softmax, 512 hidden"
     hidden_units = 512
 
-    def __init__(self, *, dropout: float = 0.5, **settings) -> None:
-        super().__init__(dropout=dropout, **settings)
+    def __init__(self, *, prior_variance: float = 0.1, dropout: float = 0.5, **settings) -> None:
+        super().__init__(prior_variance=prior_variance, dropout=dropout, **settings)

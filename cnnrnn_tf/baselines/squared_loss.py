@@ -38,5 +38,8 @@ class SquaredLoss(NetworkMethod):
 
     title = "Squared loss"
 
+    def __init__(self, *, prior_variance: float = 3e-4, learning_rate: float = 3e-4, **settings) -> None:
+        super().__init__(prior_variance=prior_variance, learning_rate=learning_rate, **settings)
+
     def make_loss(self, seed: int) -> keras.losses.Loss:
         return KnownSquaredLoss()

@@ -58,7 +58,8 @@ class WARPLoss(keras.losses.Loss):
 def draw_uniform(scores, seed):
     """Numbers `<float32>[batch, labels]` in [0, 1), by the seed and the bits of `scores` of that shape."""
     bits = tf.reduce_sum(tf.bitcast(tf.convert_to_tensor(scores), tf.int32))  # wraps around, in any order
-    return tf.random.stateless_uniform(tf.shape(scores), tf.stack([seed, bits]), alg="philox")
+    both = tf.stack([tf.constant(seed, tf.int64), tf.cast(bits, tf.int64)])
+    return tf.random.stateless_uniform(tf.shape(scores), both, alg="philox")
 
 
 def warp_of_draws(marks, scores, draws):
@@ -114,6 +115,9 @@ class Warp(NetworkMethod):
 
     title = "WARP"
     learns_from_positives = True
+
+    def __init__(self, *, learning_rate: float = 3e-4, **settings) -> None:
+        super().__init__(learning_rate=learning_rate, **settings)
 
     def make_loss(self, seed: int) -> keras.losses.Loss:
         return WARPLoss(seed)
