@@ -50,7 +50,8 @@ class Softmax(NetworkMethod):
         return MultiLabelSoftmax()
 
     def to_scores(self, logits: np.ndarray) -> np.ndarray:
-        return ops.convert_to_numpy(ops.softmax(logits, axis=-1))
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return odds / odds.sum(axis=-1, keepdims=True)
 
 
 class SoftmaxHidden(Softmax):
