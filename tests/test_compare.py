@@ -75,10 +75,16 @@ def test_the_tables_and_the_picture_are_written_beside_each_other(finished):
     assert paths[4].stat().st_size > 10_000
 
 
-def test_no_rnn_is_the_same_run_without_a_cell(data_dir, tmp_path):
+def test_no_rnn_is_the_same_run_without_a_cell(data_dir, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(run, "train", lambda config, *arguments, **options: started.append(config) or 1 / 0)
     comparer = compare.Comparer(frozen(data_dir), tmp_path, lambda line: None)
-    comparer.run(["no-rnn"], num_seeds=1)
-    assert runs.load_config(comparer.folder / "no-rnn-0").model.cell == "none"
+    for name in ("cnn-rnn", "no-rnn"):
+        with pytest.raises(ZeroDivisionError):
+            comparer.run([name], num_seeds=1)
+    ours, theirs = started
+    assert (ours.model.cell, theirs.model.cell) == ("lstm", "none")
+    assert with_model(theirs, cell="lstm") == ours
 
 
 # ---- run again
@@ -127,6 +133,7 @@ def test_scores_that_are_no_probabilities_are_not_cut_at_a_fixed_threshold(finis
 # ---- whose features, whose labels
 
 
+@pytest.mark.long
 def test_baselines_read_the_cnn_of_the_run_where_the_cnn_is_trained(data_dir, tmp_path):
     comparer = compare.Comparer(configure(data_dir, epochs=6), tmp_path, lambda line: None)
     comparison = comparer.run(["logistic"], num_seeds=1)

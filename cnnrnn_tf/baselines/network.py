@@ -105,7 +105,10 @@ class NetworkMethod(Method):
                 f"{self.title} was fitted to features {_shape(expected)}, got {list(features.shape)}: "
                 "score the same layer of the same backbone"
             )
-        logits = [self.model.predict_on_batch(rows.astype(NETWORK_DTYPE)) for rows in _chunks(features)]
+        logits = [
+            ops.convert_to_numpy(self.model(rows.astype(NETWORK_DTYPE), training=False))
+            for rows in _chunks(features)
+        ]
         if not logits:
             return np.zeros([0, self.model.output_shape[-1]], np.float32)
         return self.to_scores(np.concatenate(logits))

@@ -50,7 +50,8 @@ class Compare:
         from cnnrnn_tf.evaluation.protocols import protocol
 
         config = self._configure()
-        Manifest.load(config.data.data_dir / config.data.dataset)
+        if self.dataset != "demo":
+            Manifest.load(self.data_dir / self.dataset)  # a data set that is not built: say so at once
         if self.protocol is not None:
             protocol(self.protocol, self.dataset)
         from tfrecords.quiet import silence_native_stderr

@@ -42,7 +42,6 @@ from cnnrnn_tf.training.evaluate import predict_split
 from cnnrnn_tf.training.features import cached_features, fingerprint_of
 from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
 from tfrecords.errors import UserError, nearest
-from tfrecords.manifest import Manifest
 
 PATH_METHODS = {"cnn-rnn": "CNN-RNN", "no-rnn": "No-RNN"}
 METHOD_NAMES = (*PATH_METHODS, *METHODS)
@@ -71,8 +70,7 @@ class Comparer:
         """
         self._config, self._say = config, say
         self._dataset_dir = config.data.data_dir / config.data.dataset
-        self._manifest = Manifest.load(self._dataset_dir)
-        self._manifest.check_shards(self._dataset_dir)
+        self._manifest = run.load_manifest(config)
         if SPLIT not in self._manifest.splits:
             raise UserError(
                 f"{self._dataset_dir}: has no split {SPLIT} to compare methods on; build it with one "

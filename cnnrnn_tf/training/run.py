@@ -85,7 +85,7 @@ def train(
         runs_dir: where the run folder `<dataset>/<time>` is made.
         run_name: the folder's name in place of the time.
         now: the time; this moment by default.
-        deliver: also export the model and print the results.
+        deliver: also export the model, and show on the screen how it goes and what came out.
 
     Returns:
         The run folder.
@@ -151,11 +151,11 @@ def make_backbone(settings: ModelConfig) -> Backbone:
 def _finish(
     config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path, deliver: bool
 ) -> Path:
-    with _logging_to(run_dir / "train.log"):
+    with _logging_to(run_dir / "train.log", on_screen=deliver):
         _LOGGER.info("run folder: %s", run_dir)
         _LOGGER.info("%s", records.manifest.summary())
         try:
-            _fit(config, records, model, strategy, run_dir)
+            _fit(config, records, model, strategy, run_dir, verbose=_choose_verbosity(deliver))
             model.save(run_dir / runs.MODEL_FILE)
             holdout = predict_split(model, records.folder, "holdout", config.decoding)
             calibration = _calibrate(holdout, records.vocabulary, run_dir)
@@ -176,12 +176,23 @@ def _finish(
     return run_dir
 
 
-def _read_records(config: ExperimentConfig) -> _Records:
+def load_manifest(config: ExperimentConfig) -> Manifest:
+    """The manifest of the data set, its shards checked; the demo is drawn first where it is not there.
+
+    Raises:
+        UserError: the data set is not built, or shards are missing or damaged.
+    """
     folder = config.data.data_dir / config.data.dataset
     if config.data.dataset == "demo" and not folder.exists():
         _build_demo(config.data.data_dir)
     manifest = Manifest.load(folder)
     manifest.check_shards(folder)
+    return manifest
+
+
+def _read_records(config: ExperimentConfig) -> _Records:
+    folder = config.data.data_dir / config.data.dataset
+    manifest = load_manifest(config)
     train, holdout = (datasets.load_labels(folder, split) for split in ("train", "holdout"))
     for name, labels in (("train", train), ("holdout", holdout)):
         if not labels.image_ids:
@@ -249,7 +260,14 @@ def _make_model(config: ExperimentConfig, records: _Records, strategy) -> CNNRNN
     return model
 
 
-def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path) -> None:
+def _choose_verbosity(on_screen: bool) -> int:
+    """Keras's: a bar on a terminal, a line an epoch in a pipe."""
+    return (1 if sys.stdout.isatty() else 2) if on_screen else 0
+
+
+def _fit(
+    config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path, verbose: int
+) -> None:
     """Trains the model, or the decoder alone where the CNN is frozen; ends with the best weights in place."""
     settings = config.training
     num_images = len(records.train.image_ids)
@@ -322,7 +340,7 @@ def _fit(config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, r
             steps_per_epoch=steps,
             callbacks=make_callbacks(run_dir, settings.patience, settings.seed),
             shuffle=False,
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=verbose,
         )
     _keep_best(trained, run_dir)
 
@@ -390,11 +408,13 @@ def _evaluate(
 
 
 class _logging_to:
-    """Sends what is logged inside to the screen, as it is, and to a file, with the time."""
+    """Sends what is logged inside to a file, with the time, and as it is to the screen."""
 
-    def __init__(self, path: Path):
-        self._handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")]
-        self._handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    def __init__(self, path: Path, on_screen: bool):
+        self._handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+        self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        if on_screen:
+            self._handlers.append(logging.StreamHandler(sys.stdout))
 
     def __enter__(self) -> None:
         _LOGGER.setLevel(logging.INFO)
