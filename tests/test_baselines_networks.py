@@ -249,6 +249,8 @@ def test_features_of_another_width_or_rank_are_not_scored():
     _, _, _, method, _ = briefly_fitted("max-pooling")
     with pytest.raises(UserError, match=r"\[images, hypotheses, 12\], got \[5, 12\]"):
         method.score(np.zeros([5, 12]))
+    with pytest.raises(UserError, match=r"got \[5, 0, 12\]"):
+        method.score(np.zeros([5, 0, 12]))
 
 
 def examples(features, num_labels=2, labels=1, known=1):
@@ -292,3 +294,23 @@ def test_examples_that_teach_nothing_are_refused():
         UserError, match=r"cannot learn: no image of holdout has a label that is known to hold"
     ):
         Warp().fit(good, examples(features, labels=0))
+
+
+def test_a_hold_out_that_cannot_be_scored_is_told_of():
+    train, holdout, _ = problem("bce")
+    blank = Examples(np.full_like(holdout.features, np.nan), holdout.labels, holdout.known)
+    with pytest.raises(UserError, match=r"found no finite loss on the hold-out: check its features"):
+        fit_briefly("bce", train, blank)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prior_variance": 0.0}, r"must be above 0, got 0.0, 0.001, 64 and 200"),
+        ({"batch_size": 0}, r"must be above 0"),
+        ({"dropout": 1.0}, r"must be from 0 to less than 1, got 1.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        BinaryCrossEntropy(**{"prior_variance": 0.003, **settings})

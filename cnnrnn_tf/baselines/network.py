@@ -46,6 +46,9 @@ class NetworkMethod(Method):
         learns_from_positives: whether the loss of an image without labels is always 0.
         model: the network once `fit` has run: features in, logits `<float32>[images, labels]` out.
         history: Keras's `history` of that fit; `data_loss` and `val_data_loss` are without the penalty.
+
+    Raises:
+        UserError: a setting is out of its range.
     """
 
     is_seeded = True
@@ -62,6 +65,7 @@ class NetworkMethod(Method):
         max_epochs: int = 200,
         patience: int = 10,
     ) -> None:
+        _check_settings(prior_variance, dropout, learning_rate, batch_size, max_epochs)
         self.prior_variance = prior_variance
         self.dropout = dropout
         self.learning_rate = learning_rate
@@ -93,6 +97,11 @@ class NetworkMethod(Method):
             shuffle=False,  # the batches are
             verbose=0,
         )
+        if not np.isfinite(fitted.history["val_data_loss"]).any():
+            raise UserError(
+                f"{self.title} found no finite loss on the hold-out: check its features, or lower the "
+                f"learning_rate of {self.learning_rate}"
+            )
         self.model, self.history = model, fitted.history
 
     def score(self, features: np.ndarray) -> np.ndarray:
@@ -100,7 +109,8 @@ class NetworkMethod(Method):
             raise UserError(f"{self.title} has nothing to score by: call fit first")
         features = np.asarray(features)
         expected = self.model.input_shape[1:]
-        if features.ndim != len(expected) + 1 or features.shape[-1] != expected[-1]:
+        fits = features.ndim == len(expected) + 1 and features.shape[-1] == expected[-1]
+        if not fits or 0 in features.shape[1:]:
             raise UserError(
                 f"{self.title} was fitted to features {_shape(expected)}, got {list(features.shape)}: "
                 "score the same layer of the same backbone"
@@ -180,6 +190,18 @@ class NetworkMethod(Method):
         if not known.any():
             what = "label that is known to hold" if self.learns_from_positives else "known label"
             raise UserError(f"{self.title} cannot learn: no image of {name} has a {what}")
+
+
+def _check_settings(
+    prior_variance: float, dropout: float, learning_rate: float, batch_size: int, max_epochs: int
+) -> None:
+    if not (prior_variance > 0 and learning_rate > 0 and batch_size >= 1 and max_epochs >= 1):
+        raise UserError(
+            "prior_variance, learning_rate, batch_size and max_epochs must be above 0, got "
+            f"{prior_variance}, {learning_rate}, {batch_size} and {max_epochs}"
+        )
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout, the share left out, must be from 0 to less than 1, got {dropout}")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
