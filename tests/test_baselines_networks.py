@@ -138,7 +138,7 @@ def test_binary_cross_entropy_comes_to_what_scikit_learn_s_solver_finds():
     labels = rng.random([200, 3]) < odds / (1 + odds)
     train = Examples(features, labels, np.ones([200, 3]))
 
-    method = make("bce", prior_variance=0.05, learning_rate=0.02, batch_size=200, max_epochs=80, patience=80)
+    method = make("bce", prior_variance=0.05, learning_rate=0.02, batch_size=50, max_epochs=25, patience=25)
     method.fit(train, train)  # so nothing but the penalty holds it back
     found = method.score(features)
     for label in range(3):
