@@ -128,6 +128,7 @@ def image_training_batches(
     Args:
         image_size: side of the squares, px.
         labels: <uint8>[images, labels] of `load_labels(dataset_dir, split)`.
+        num_steps: length of the paths; None for no paths, but the rows of `labels` as targets.
         image_fit: how an image becomes a square, "crop" or "stretch": `cnnrnn_tf.data.images.fit_to_square`.
         flip: mirror half of the pictures, drawn by (seed, epoch, step).
         shift: move each picture by up to this share of its side, below 0.5, drawn likewise; 0 moves none.
@@ -223,7 +224,9 @@ def _fold(seed, data):
 
 
 def _teach(batches, labels, num_steps, label_order, seed):
-    """Replaces rows and seed of `batches` by tokens and targets."""
+    """Replaces rows and seed of `batches` by tokens and targets; without `num_steps`, by rows of `labels`."""
+    if num_steps is None:
+        return _judge(batches, labels)
     check_num_steps(labels, num_steps)
     num_labels = labels.shape[1]
     ranks = order_ranks(label_order, num_labels, seed)
@@ -239,6 +242,17 @@ def _teach(batches, labels, num_steps, label_order, seed):
         return {**batch, "tokens": tokens}, targets
 
     return batches.map(teach, tf.data.AUTOTUNE)
+
+
+def _judge(batches, labels):
+    with tf.device("/CPU:0"):
+        labels = tf.constant(labels)
+
+    def judge(batch):
+        rows, _ = batch.pop("rows"), batch.pop("seed")
+        return batch, tf.gather(labels, rows)
+
+    return batches.map(judge, tf.data.AUTOTUNE)
 
 
 def _finish(batches):

@@ -2,6 +2,7 @@
 
 runs/<dataset>/compare-<key>/   compare.json                  what is compared; the key is its fingerprint
                                 cnn-rnn-0/ no-rnn-0/ ...      runs as train.py makes them, one a seed
+                                cnn-0.weights.h5              where the CNN is trained: that of the baselines
                                 predictions/<method>-0.npz    scores of the hold-out and of the test split
                                 comparison.{json,csv,md,tex,png}
 
@@ -40,12 +41,15 @@ from cnnrnn_tf.training import run, runs
 from cnnrnn_tf.training.distribution import set_up
 from cnnrnn_tf.training.evaluate import predict_split
 from cnnrnn_tf.training.features import cached_features, fingerprint_of
+from cnnrnn_tf.training.multi_label_cnn import MultiLabelCNN, train_multi_label_cnn
 from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
 from tfrecords.errors import UserError, nearest
 
 PATH_METHODS = {"cnn-rnn": "CNN-RNN", "no-rnn": "No-RNN"}
 METHOD_NAMES = (*PATH_METHODS, *METHODS)
 SPLIT = "test"
+OWN_HEAD = "bce"
+"""The method that a trained CNN is trained by, so that it needs no second head on its features."""
 
 _PATH_FIELDS = ("paths", "path_lengths", "path_log_probs")
 
@@ -103,7 +107,7 @@ class Comparer:
         outcomes = []
         for name in methods:
             title, is_seeded, gives_probabilities = _describe_method(name)
-            for seed in range(num_seeds if is_seeded else 1):
+            for seed in range(num_seeds if is_seeded or not self._is_frozen else 1):
                 found = self._predict(name, title, seed)
                 metrics = evaluate_predictions(
                     found[SPLIT], found["holdout"], protocols, self._vocabulary, SPLIT
@@ -121,6 +125,8 @@ class Comparer:
             start = time.perf_counter()
             if name in PATH_METHODS:
                 found = self._run_path_method(name, seed)
+            elif name == OWN_HEAD and not self._is_frozen:
+                found = self._score_by_own_head(seed)
             else:
                 found = self._run_baseline(make_method(name), seed)
             _save_arrays(path, found)
@@ -142,8 +148,7 @@ class Comparer:
     def _finish_run(self, name: str, seed: int) -> Path:
         """The run folder of a path method, trained to its end."""
         config = self._config if name == "cnn-rnn" else without_recurrence(self._config)
-        training = dataclasses.replace(config.training, seed=seed)
-        config = dataclasses.replace(config, training=training)
+        config = with_seed(config, seed)
         run_dir = self.folder / f"{name}-{seed}"
         if (run_dir / runs.METRICS_FILE).is_file():
             return run_dir
@@ -154,11 +159,7 @@ class Comparer:
         return run.train(config, self.folder.parent.parent, name, deliver=False)
 
     def _run_baseline(self, method: Method, seed: int) -> dict[str, np.ndarray]:
-        backbone = self._backbone if self._is_frozen else self._trained_backbone(seed)
-        features = {
-            split: cached_features(backbone, self._dataset_dir, split, hypotheses=method.reads_hypotheses)
-            for split in self._truth
-        }
+        features = {split: self._read_features(split, seed, method.reads_hypotheses) for split in self._truth}
         train, holdout = (
             Examples(features[split], self._truth[split].labels, self._truth[split].known)
             for split in ("train", "holdout")
@@ -188,14 +189,34 @@ class Comparer:
         return run.is_frozen(self._config.model)
 
     @cached_property
-    def _backbone(self) -> Backbone:
-        return run.make_backbone(self._config.model)
+    def _backbone(self) -> Backbone | None:
+        return run.make_backbone(self._config.model) if self._is_frozen else None
 
-    def _trained_backbone(self, seed: int) -> Backbone:
-        """The CNN of CNN-RNN's run with this seed, frozen as it is: what all baselines then read."""
-        backbone = runs.load_run(self._finish_run("cnn-rnn", seed)).model.backbone
-        backbone.freeze()
-        return backbone
+    def _score_by_own_head(self, seed: int) -> dict[str, np.ndarray]:
+        """Binary cross-entropy through the CNN: its own last layer on its own features."""
+        head = self._train_cnn(seed).head
+        arrays = {
+            f"{split}_scores": keras.ops.convert_to_numpy(
+                keras.ops.sigmoid(head(np.asarray(self._read_features(split, seed))))
+            )
+            for split in ("holdout", SPLIT)
+        }
+        keras.utils.clear_session()
+        return arrays
+
+    def _read_features(self, split: str, seed: int, hypotheses: bool = False) -> np.ndarray:
+        """Features of the CNN that all baselines share: a frozen one, or the one that this seed trained."""
+        backbone = self._backbone
+        if not self._is_frozen:
+            backbone = self._train_cnn(seed).backbone
+            backbone.freeze()
+        return cached_features(backbone, self._dataset_dir, split, hypotheses)
+
+    def _train_cnn(self, seed: int) -> MultiLabelCNN:
+        """The CNN that judges labels one by one, trained once a seed."""
+        config = with_seed(self._config, seed)
+        path = self.folder / f"cnn-{seed}.weights.h5"
+        return train_multi_label_cnn(config, self._truth["train"], self._truth["holdout"], path)
 
     def _describe(self) -> dict:
         """All that results depend on, besides method and seed."""
@@ -209,6 +230,11 @@ class Comparer:
             "version": version("cnnrnn-tf"),
             "settings": settings,
         }
+
+
+def with_seed(config: ExperimentConfig, seed: int) -> ExperimentConfig:
+    """The same experiment with another seed."""
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
 
 
 def save_tables(folder: Path, comparison: Comparison, published: Sequence[PublishedRow]) -> list[Path]:
