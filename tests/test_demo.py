@@ -42,7 +42,7 @@ FREQUENCIES = {
     "plane": 0.35 * 0.25,
     "bird": 0.35 * 0.75,
     "lighthouse": 0.20 * 0.35,
-    "tent": 0.62,
+    "tent": 0.75,
 }
 COMPANIES = {
     "red": {"clown", "elephant"},
@@ -52,7 +52,7 @@ COMPANIES = {
     "yellow": {"mask", "puppet"},
 }
 GUESTS = sorted(set().union(*COMPANIES.values()))
-FREQUENCIES |= dict.fromkeys(GUESTS, 0.62 / 5)  # the five colours are alike
+FREQUENCIES |= dict.fromkeys(GUESTS, 0.75 / 5)  # the five colours are alike
 NUM_VISIBLE = sum(share for name, share in FREQUENCIES.items() if name not in GUESTS)  # labels an image
 
 
@@ -150,9 +150,9 @@ def test_who_is_inside_has_the_odds_of_the_prose():
         if view.tent is None:
             expected = {None: 1.0}
         elif view.night:
-            expected = {view.tent: 0.57, view.pennant: 0.43}
+            expected = {view.tent: 0.53, view.pennant: 0.47}
         else:
-            expected = {view.tent: 0.42, **dict.fromkeys(others, 0.145)}
+            expected = {view.tent: 0.40, **dict.fromkeys(others, 0.15)}
         visible = view.visible_labels()
         wanted = {visible | COMPANIES.get(colour, set()): p for colour, p in expected.items()}
         assert view.label_sets() == pytest.approx(wanted)
@@ -203,7 +203,7 @@ def test_there_are_enough_labels_of_very_different_frequency_and_enough_tents():
 
 # ---- the reachable scores, by hand
 #
-# All that is visible is settled, so an image without a tent (0.38) is always right. A tent (0.62) is seen by
+# All that is visible is settled, so an image without a tent (0.25) is always right. A tent (0.75) is seen by
 # day (0.6) in 5 ways and by night (0.4) in 20 pairs of favourite and rival, all equally likely.
 
 
@@ -211,35 +211,36 @@ def overall_f1(hits: float, predicted: float, true: float) -> float:
     return 2 * hits / (predicted + true)
 
 
-NUM_TRUE = NUM_VISIBLE + 0.62 * 2
+NUM_TRUE = NUM_VISIBLE + 0.75 * 2
 
 
 def test_the_most_probable_set_is_the_favourite_by_day_and_by_night():
     reached = demo.most_probable_sets()
-    right = 0.6 * 0.42 + 0.4 * 0.57
-    assert reached.exact_match == pytest.approx(0.38 + 0.62 * right)
+    right = 0.6 * 0.40 + 0.4 * 0.53
+    assert reached.exact_match == pytest.approx(0.25 + 0.75 * right)
     assert reached.overall_f1 == pytest.approx(
-        overall_f1(NUM_VISIBLE + 0.62 * 2 * right, NUM_VISIBLE + 0.62 * 2, NUM_TRUE)
+        overall_f1(NUM_VISIBLE + 0.75 * 2 * right, NUM_VISIBLE + 0.75 * 2, NUM_TRUE)
     )
     assert demo.best_sets().exact_match == pytest.approx(reached.exact_match)
 
 
 def test_one_by_one_the_best_is_one_company_for_every_day_and_the_favourite_of_most_nights():
-    """One company has its threshold at 0.145 or below, the other four above 0.43.
+    """One company has its threshold at 0.15 or below, the other four above 0.47.
 
-    By day it is always foretold, and right in (0.42 + 4 x 0.145) / 5. By night the favourite is foretold,
+    By day it is always foretold, and right in (0.40 + 4 x 0.15) / 5. By night the favourite is foretold,
     alone unless that company is the rival: in 16 of the 20 pairs.
     """
-    right = 0.6 * (0.42 + 4 * 0.145) / 5 + 0.4 * 16 / 20 * 0.57
-    assert demo.best_one_by_one().exact_match == pytest.approx(0.38 + 0.62 * right)
+    right = 0.6 * (0.40 + 4 * 0.15) / 5 + 0.4 * 16 / 20 * 0.53
+    assert demo.best_one_by_one().exact_match == pytest.approx(0.25 + 0.75 * right)
 
 
 def test_sets_beat_labels_one_by_one_by_a_tenth_of_all_images():
     assert demo.best_sets().exact_match - demo.best_one_by_one().exact_match >= 0.10
 
 
-def test_the_best_overall_f1_takes_the_favourites_of_the_night_alone():
-    hits, predicted = NUM_VISIBLE + 0.62 * 0.4 * 0.57 * 2, NUM_VISIBLE + 0.62 * 0.4 * 2
+def test_the_best_overall_f1_takes_both_companies_of_the_night_and_none_by_day():
+    """What is likelier than half the best F1 (0.44) is worth its cost: 0.53 and 0.47 are, and 0.40 is not."""
+    hits, predicted = NUM_VISIBLE + 0.75 * 0.4 * (0.53 + 0.47) * 2, NUM_VISIBLE + 0.75 * 0.4 * 4
     expected = overall_f1(hits, predicted, NUM_TRUE)
     assert demo.best_sets().overall_f1 == pytest.approx(expected)
     assert demo.best_one_by_one().overall_f1 == pytest.approx(expected)
@@ -249,7 +250,7 @@ def test_without_the_picture_little_can_be_reached():
     """The most frequent set is a boat on the sea by day under a clear, sunny sky, and nothing else."""
     blind = demo.best_without_picture()
     sunny = 0.60 * 0.55 * 0.70
-    assert blind.exact_match == pytest.approx(0.35 * sunny * 0.85 * 0.60 * 0.65 * 0.80 * 0.38)
+    assert blind.exact_match == pytest.approx(0.35 * sunny * 0.85 * 0.60 * 0.65 * 0.80 * 0.25)
     shares = sorted(FREQUENCIES.values(), reverse=True)
     cuts = [overall_f1(sum(shares[:k]), k, sum(shares)) for k in range(1, len(shares) + 1)]
     assert blind.overall_f1 == pytest.approx(max(cuts))
@@ -270,9 +271,9 @@ def tents(samples):
         for column, guest in enumerate(GUESTS):
             colour = next(colour for colour, company in COMPANIES.items() if guest in company)
             if view.night:
-                marginals[row, column] = {view.tent: 0.57, view.pennant: 0.43}.get(colour, 0.0)
+                marginals[row, column] = {view.tent: 0.53, view.pennant: 0.47}.get(colour, 0.0)
             else:
-                marginals[row, column] = 0.42 if colour == view.tent else 0.145
+                marginals[row, column] = 0.40 if colour == view.tent else 0.15
     drawn = np.array([[guest in labels for guest in GUESTS] for _, labels in inside])
     return marginals, drawn
 
@@ -309,7 +310,7 @@ def test_no_thresholds_on_what_was_drawn_beat_the_best_one_by_one(seen_tents):
     reached = demo.best_one_by_one().exact_match
     sigma = np.sqrt(reached * (1 - reached) / NUM_SAMPLES)
     company_of = seen_tents[1].argmax(axis=0)
-    cuts = (-1.0, 0.1, 0.3, 0.425, 0.5, 0.9)  # one between any two marginals, one below all, one above
+    cuts = (-1.0, 0.1, 0.3, 0.435, 0.5, 0.9)  # one between any two marginals, one below all, one above
     scores = [
         score_thresholds(seen_tents, np.array(by_company)[company_of])
         for by_company in itertools.product(cuts, repeat=len(COMPANIES))
@@ -355,7 +356,7 @@ def test_no_choice_of_guests_has_a_better_overall_f1_than_the_best_cut(samples, 
     marginals, drawn = tents
     visible = sum(len(view.visible_labels()) for view, _ in samples)
     reached = demo.best_sets().overall_f1
-    levels = (0.0, 0.145, 0.42, 0.43, 0.57)
+    levels = (0.0, 0.15, 0.40, 0.47, 0.53)
     mass = np.array([(marginals == level).sum() for level in levels])
     hits = np.array([drawn[marginals == level].sum() for level in levels])
     choices = [*itertools.product((0, 1), repeat=5), *np.random.default_rng(5).random((500, 5))]
@@ -364,7 +365,7 @@ def test_no_choice_of_guests_has_a_better_overall_f1_than_the_best_cut(samples, 
         for choice in map(np.array, choices)
     ]
     assert max(scores) == pytest.approx(reached, abs=0.004)
-    assert scores[choices.index((0, 0, 0, 0, 1))] == max(scores)
+    assert scores[choices.index((0, 0, 0, 1, 1))] == max(scores)
 
 
 # ---- the source
@@ -376,8 +377,8 @@ def test_reference_rows_are_json_and_tell_the_test_split_as_it_is():
     assert json.loads(json.dumps(rows)) == rows
     assert all(set(row) == {"name", "O-F1", "exact_match"} for row in rows)
     scores = {row["name"]: row for row in rows}
-    assert scores["best reachable, by sets"]["exact_match"] == 0.6776
-    assert scores["best reachable, labels one by one"]["exact_match"] == 0.567488
+    assert scores["best reachable, by sets"]["exact_match"] == 0.589
+    assert scores["best reachable, labels one by one"]["exact_match"] == 0.4672
     right = 0
     for annotation in source.annotations("test"):
         view = source.view(annotation.image_id)

@@ -70,7 +70,7 @@ class BuildDemo(BuildOptions):
     """Name of the data set."""
     seed: int = 0
     """Another seed, another set of scenes."""
-    num_train: int = 2000
+    num_train: int = 3000
     """Training images, the hold-out among them."""
     num_test: int = 500
     """Test images."""
