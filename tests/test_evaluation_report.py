@@ -93,6 +93,7 @@ def test_a_hand_worked_split():
     metrics = evaluate()
     assert [row["name"] for row in metrics["rows"]] == [
         "best path", "best path, first 3", "exactly 3", "at most 3", "free length", "own thresholds",
+        "own, exact match",
     ]  # fmt: skip
     # emitted: {0, 2}, {}, {0, 1}; true: {0, 1}, {}, {0, 1, 2}; label 3 has no positive
     row = find_row(metrics, "best path")
@@ -206,6 +207,18 @@ def test_own_thresholds_cut_each_label_where_its_f1_on_the_hold_out_is_best():
     json.dumps(metrics, allow_nan=False)
 
 
+def test_thresholds_for_exact_match_make_the_most_sets_right_as_a_whole():
+    test, holdout = make_predictions(9, unknown=0.2), make_predictions(10, num_images=400, unknown=0.2)
+    metrics = evaluate(test, holdout)
+    own = fit_label_thresholds(holdout.scores, holdout.labels, holdout.known, objective="exact_match")
+    row = find_row(metrics, "own, exact match")
+    assert row["label_thresholds"] == own.tolist()
+    wrong = ((test.scores >= own) != test.truth) & (test.known != 0)
+    assert row["exact_match"] == pytest.approx(1 - wrong.any(axis=1).mean())
+    held_out = [find_row(evaluate(holdout, holdout), name) for name in ("own, exact match", "own thresholds")]
+    assert held_out[0]["exact_match"] > held_out[1]["exact_match"]
+
+
 @pytest.mark.parametrize("holdout", [None, from_rows([[0, 0, 0, 0]], [[0.5, 0.4, 0.3, 0.2]], [[]])])
 def test_without_labels_held_out_no_threshold_is_made_up(holdout):
     metrics = evaluate(HAND, holdout)
@@ -239,7 +252,7 @@ def test_rows_follow_the_list_length_of_the_protocol():
                        choose_protocols("nuswide1000"))  # fmt: skip
     names = [row["name"] for row in metrics["rows"]]
     assert names[:3] == ["best path", "best path, first 10", "exactly 10"]
-    assert names[3:] == ["at most 10", "free length", "own thresholds"]
+    assert names[3:] == ["at most 10", "free length", "own thresholds", "own, exact match"]
 
 
 def test_a_protocol_of_tagged_images_leaves_the_others_out_of_everything():
@@ -366,7 +379,7 @@ def without_paths(predictions, **options):
 def test_scores_alone_give_the_rows_that_are_cut_from_scores_and_no_word_about_paths():
     whole = evaluate(HAND, HAND_HOLDOUT)
     metrics = evaluate(without_paths(HAND), without_paths(HAND_HOLDOUT))
-    names = ["exactly 3", "at most 3", "free length", "own thresholds"]
+    names = ["exactly 3", "at most 3", "free length", "own thresholds", "own, exact match"]
     assert [row["name"] for row in metrics["rows"]] == names
     assert metrics["rows"] == whole["rows"][2:]
     assert metrics["ranking"] == whole["ranking"]

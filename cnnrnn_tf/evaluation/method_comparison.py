@@ -159,7 +159,7 @@ def _choose_block(name: str, min_length: int) -> str:
 
 
 def _block_order(name: str) -> tuple[int, int, str]:
-    kinds = ("exactly ", "at most ", "free length")
+    kinds = ("exactly ", "at most ", "free length", "own thresholds", "own, ")
     kind = next((i for i, words in enumerate(kinds) if name.startswith(words)), len(kinds))
     number = name.rpartition(" ")[2]
     return kind, int(number) if number.isdecimal() else 0, name

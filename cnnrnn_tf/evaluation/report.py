@@ -93,11 +93,13 @@ def evaluate_predictions(
     | `at most k` | those of them that reach a threshold |
     | `free length` | all labels that reach a threshold |
     | `own thresholds` | all labels that reach each its own; only where the protocol leaves thresholds open |
+    | `own, exact match` | the same, with thresholds that make the most sets right as a whole |
 
     The threshold is the protocol's; where it leaves that open, the one with the highest O-F1 on the hold-out,
-    to a standard error (`fit_threshold`), for each row; each label's own is the one with its highest F1 there
-    (`fit_label_thresholds`). Without a hold-out (or without a label in it) such
-    rows are left out, and the conventions say so. So are the rows of paths where there are none.
+    to a standard error (`fit_threshold`), for each row; each label's own is the one with its highest F1
+    there, or those of all labels together the ones with the most exact matches (`fit_label_thresholds`).
+    Without a hold-out (or without a label in it) such rows are left out, and the conventions say so. So are
+    the rows of paths where there are none.
 
     Args:
         test: the split to report.
@@ -280,9 +282,12 @@ def _make_lists(
             {"top_k": k, "threshold": threshold},
         )
     if fixed is None:
-        thresholds = fit_label_thresholds(probabilities_of(holdout), holdout.marks)
-        words = "all labels whose score is at least their own threshold"
-        yield _Lists("own thresholds", words, None, probabilities_of(test), {"threshold": thresholds})
+        scores, values = probabilities_of(holdout), probabilities_of(test)
+        for name, objective in (("own thresholds", "F1"), ("own, exact match", "exact_match")):
+            thresholds = fit_label_thresholds(scores, holdout.marks, objective=objective)
+            words = "all labels whose score is at least their own threshold, fitted for "
+            words += "each label's F1" if objective == "F1" else "the whole set"
+            yield _Lists(name, words, None, values, {"threshold": thresholds})
 
 
 def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def _explain_own(metrics: Mapping[str, Any]) -> str:
         return ""
     return (
         f" Own thresholds: each label's with its highest F1, {min(own):.4g} to {max(own):.4g}, or the common "
-        "one where its F1 is as good, to a standard error."
+        "one where its F1 is as good, to a standard error; for exact match, those with the most sets right "
+        "as a whole."
     )
 
 
