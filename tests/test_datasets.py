@@ -338,6 +338,30 @@ def test_crops_differ_by_epoch_and_are_whole_squares(folder, labels):
         image_training_batches(folder, "train", 6, labels, batch_size=4, num_steps=5, shift=0.5)
 
 
+def test_without_paths_the_targets_are_the_rows_of_labels_with_what_is_unknown(folder):
+    truth = load_labels(folder, "train")
+    marks = np.where(truth.known != 0, truth.labels.astype(np.int8), np.int8(-1))
+    assert {-1, 0, 1} == set(np.unique(marks).tolist())
+    options = {"batch_size": 7, "num_steps": None, "flip": False}
+    training = image_training_batches(folder, "train", 6, marks, seed=3, **options)
+    rows = {tuple(picture.ravel()): row for picture, row in zip(read_pictures(folder), marks, strict=True)}
+    for batch, targets in training.take(6).as_numpy_iterator():
+        assert set(batch) == {"image"}
+        for picture, row in zip(batch["image"], targets, strict=True):
+            np.testing.assert_array_equal(row, rows[tuple(picture.ravel())])
+    validation = image_validation_batches(folder, "train", 6, marks, batch_size=7, num_steps=None)
+    found = [targets for _, targets in validation.as_numpy_iterator()]
+    np.testing.assert_array_equal(np.concatenate(found), marks)
+
+
+def read_pictures(folder):
+    return [
+        image
+        for batch in image_batches(folder, "train", 6, 8).as_numpy_iterator()
+        for image in batch["image"]
+    ]
+
+
 @pytest.mark.parametrize("max_cache_bytes", [2**31, 0])
 def test_validation_is_one_pass_in_the_order_of_the_records(folder, labels, max_cache_bytes):
     batches = image_validation_batches(
