@@ -44,6 +44,7 @@ setup(
         "pillow",
         "matplotlib",
         "scikit-learn",
+        "scipy",
     ],
     extras_require={
         "beam": ["apache-beam"],

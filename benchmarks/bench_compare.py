@@ -87,7 +87,7 @@ def compare(options, dataset: str, folder: Path) -> tuple[dict, float]:
         *("--min-length", str(MIN_LENGTH[dataset]), "--seeds", str(options.seeds)),
         *("--data-dir", folder / "data", "--runs-dir", folder / "runs"),
     )
-    (file,) = (folder / "runs" / dataset).glob("compare-*/comparison.json")
+    (file,) = (folder / "runs" / dataset).glob("compare-*/comparison*.json")
     rows = [row for block in json.loads(file.read_text())["blocks"] for row in block["rows"]]
     found = {
         (row["method"], row["lists"]): {name: 100 * row["measures"][name]["mean"] for name in MEASURES}

@@ -61,7 +61,7 @@ def compare(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
             *("--methods", ",".join(ROWS), "--seeds", str(seeds)),
             *("--data-dir", Path(folder) / "data", "--runs-dir", Path(folder) / "runs"),
         )
-        (file,) = (Path(folder) / "runs" / "demo").glob("compare-*/comparison.json")
+        (file,) = (Path(folder) / "runs" / "demo").glob("compare-*/comparison*.json")
         blocks = json.loads(file.read_text())["blocks"]
     print(f"all methods, {seeds} seeds: {done.wall_s:.0f} s, {done.peak_gib:.1f} GiB", flush=True)
     return {

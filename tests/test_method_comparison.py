@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from cnnrnn_tf.evaluation.method_comparison import Outcome, Spread, compare_outcomes
-from cnnrnn_tf.evaluation.method_tables import render, to_csv, to_latex, to_markdown
+from cnnrnn_tf.evaluation.method_tables import print_methods, render, to_csv, to_latex, to_markdown
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocols import protocol
+from cnnrnn_tf.evaluation.published import PUBLISHED as PUBLISHED_ROWS
 from cnnrnn_tf.evaluation.published import PublishedRow
 from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions
 from tfrecords.errors import UserError
@@ -108,7 +109,7 @@ def test_an_undefined_measure_stays_undefined(comparison):
 
 
 PUBLISHED = (
-    PublishedRow("ponds", "Softmax", {"C-P": "31.7", "O-F1": "53.0"}, "table 1"),
+    PublishedRow("coco2014", "Softmax", {"C-P": "31.7", "O-F1": "53.0"}, "table 1"),
     PublishedRow("ponds", "Metric learning", {"O-F1": "21.3"}, "table 1", citation=19),
 )
 
@@ -122,6 +123,21 @@ def test_the_terminal_shows_means_deviations_and_published_rows(comparison):
     assert "RNN, best path" in text and "published" in text
     assert any("Metric learning*" in line and "21.3" in line for line in text.splitlines())
     assert "* Metric learning: The table cites another paper" in text
+    assert "Softmax: lists of exactly 3 labels." in text
+
+
+def test_a_published_number_that_cannot_be_right_is_marked_in_every_form(comparison):
+    row = next(row for row in PUBLISHED_ROWS if (row.dataset, row.method) == ("coco2014", "WARP"))
+    for text in (to_markdown(comparison, [row]), to_latex(comparison, [row]), to_csv(comparison, [row])):
+        assert "O-F1" in text and "which it cannot be" in text
+    assert "WARP*" in to_markdown(comparison, [row])
+
+
+def test_a_pipe_gets_a_line_for_each_row(comparison, capsys):
+    print_methods(comparison, PUBLISHED)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("RNN, best path" in line for line in lines) == 2
+    assert sum("own thresholds" in line for line in lines) == 1
 
 
 def test_csv_holds_unrounded_numbers(comparison):

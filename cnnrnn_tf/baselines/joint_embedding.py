@@ -20,13 +20,24 @@ class JointEmbedding(Warp):
     Args:
         embedding_dim: dimensions of the space; the authors' 100.
         max_norm: the longest a feature's and a label's vector may be.
-        **settings: of `NetworkMethod`; there is no penalty on the weights.
+        learning_rate, batch_size, max_epochs, patience: of `NetworkMethod`.
     """
 
     title = "Joint embedding"
 
-    def __init__(self, *, embedding_dim: int = 100, max_norm: float = 1.0, **settings) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        *,
+        embedding_dim: int = 100,
+        max_norm: float = 1.0,
+        learning_rate: float = 3e-4,
+        batch_size: int = 64,
+        max_epochs: int = 200,
+        patience: int = 10,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate, batch_size=batch_size, max_epochs=max_epochs, patience=patience
+        )
         self.embedding_dim = embedding_dim
         self.max_norm = max_norm
 

@@ -7,19 +7,16 @@ one will not do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from sklearn.preprocessing import StandardScaler
 
 from cnnrnn_tf.baselines.method import Examples, Method
+from cnnrnn_tf.baselines.standardiser import fit_scaler, read_chunks
 from cnnrnn_tf.model.decoder import MAX_DEVIATIONS
 from tfrecords.errors import UserError
 
-_ROWS_AT_ONCE = 4096  # of features in memory, where they are a memory map
 NETWORK_DTYPE = "float32"
 """Of all layers, whatever the global policy: the networks are small."""
 
@@ -117,7 +114,7 @@ class NetworkMethod(Method):
             )
         logits = [
             ops.convert_to_numpy(self.model(rows.astype(NETWORK_DTYPE), training=False))
-            for rows in _chunks(features)
+            for rows in read_chunks(features)
         ]
         if not logits:
             return np.zeros([0, self.model.output_shape[-1]], np.float32)
@@ -164,7 +161,8 @@ class NetworkMethod(Method):
         return logits
 
     def _build(self, train: Examples, seed: int) -> keras.Model:
-        mean, variance = _moments(train.features)
+        scaler = fit_scaler(train.features)
+        mean, variance = scaler.mean_.astype(np.float32), np.square(scaler.scale_).astype(np.float32)
         inputs = keras.Input(
             [*(None for _ in train.features.shape[1:-1]), train.features.shape[-1]], dtype=NETWORK_DTYPE
         )
@@ -218,22 +216,6 @@ def log_odds(train: Examples) -> keras.initializers.Initializer:
 
 def _drop(inputs: keras.KerasTensor, rate: float, seed: int) -> keras.KerasTensor:
     return keras.layers.Dropout(rate, seed=seed, dtype=NETWORK_DTYPE)(inputs) if rate else inputs
-
-
-def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each feature, `<float32>[features]`; a variance of 0 becomes 1."""
-    scaler = StandardScaler()
-    for rows in _chunks(features):
-        rows = rows.reshape(-1, rows.shape[-1])
-        if not np.isfinite(rows).all():
-            raise UserError("features of train are not finite: check the backbone's weights")
-        scaler.partial_fit(rows)
-    return scaler.mean_.astype(np.float32), np.square(scaler.scale_).astype(np.float32)
-
-
-def _chunks(features: np.ndarray) -> Iterator[np.ndarray]:
-    rows_at_once = max(_ROWS_AT_ONCE // int(np.prod(features.shape[1:-1])), 1)
-    return (features[start : start + rows_at_once] for start in range(0, len(features), rows_at_once))
 
 
 def _batches(examples: Examples, batch_size: int, seed: int | None = None) -> tf.data.Dataset:

@@ -5,12 +5,16 @@ What the baselines with library solvers do to features before all else, and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from cnnrnn_tf.baselines.method import Examples
 from cnnrnn_tf.model.decoder import MAX_DEVIATIONS
 from tfrecords.errors import UserError
+
+_ROWS_AT_ONCE = 4096
 
 
 class Standardiser:
@@ -50,7 +54,7 @@ class Standardiser:
                 f"{self.title}: the hold-out has {widths[0]} features and {widths[1]} labels, the training "
                 f"images {expected[0]} and {expected[1]}: take both from one data set and one CNN"
             )
-        self._scaler = StandardScaler().fit(train.features)
+        self._scaler = fit_scaler(train.features)
         return self.transform(train.features)
 
     def transform(self, features: np.ndarray) -> np.ndarray:
@@ -73,6 +77,30 @@ class Standardiser:
             return features
         standard = self._scaler.transform(features)
         return np.clip(standard, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=standard)
+
+
+def fit_scaler(features: np.ndarray) -> StandardScaler:
+    """Means and deviations of each feature, chunk by chunk: a memory map is never read whole into memory.
+
+    Args:
+        features: `<float32>[images, features]`, or `[images, hypotheses, features]`, of training images.
+
+    Raises:
+        UserError: a feature is NaN or infinite.
+    """
+    scaler = StandardScaler()
+    for rows in read_chunks(features):
+        rows = rows.reshape(-1, rows.shape[-1])
+        if not np.isfinite(rows).all():
+            raise UserError("features of train are not finite: check the backbone's weights")
+        scaler.partial_fit(rows)
+    return scaler
+
+
+def read_chunks(features: np.ndarray) -> Iterator[np.ndarray]:
+    """A few thousand rows at a time."""
+    rows_at_once = max(_ROWS_AT_ONCE // int(np.prod(features.shape[1:-1])), 1)
+    return (features[start : start + rows_at_once] for start in range(0, len(features), rows_at_once))
 
 
 def _check_table(title: str, features: np.ndarray) -> None:

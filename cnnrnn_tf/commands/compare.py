@@ -70,11 +70,17 @@ class Compare:
             raise KeyboardInterrupt(
                 "finished methods are kept; the same command goes on with the others"
             ) from None
-        published = [row for row in PUBLISHED if row.dataset == self.dataset]
-        files = compare.save_tables(comparer.folder, comparison, published)
+        published = []
+        if comparison.protocol == "cnn-rnn":  # the paper's: numbers of other conventions share no column
+            published = [row for row in PUBLISHED if row.dataset == self.dataset]
+        file_name = "-".join(
+            ["comparison", *(["part"] if self.methods != "all" else []), *filter(None, [self.protocol])]
+        )
+        files = compare.save_tables(comparer.folder, comparison, published, file_name)
         print_methods(comparison, published)
         print(f"\nalso as {', '.join(path.suffix[1:] for path in files)}: {files[0].with_suffix('')}.*")
-        print(f"next: {format_command('tensorboard', '--logdir', self.runs_dir)}")
+        if set(names) & set(compare.PATH_METHODS):
+            print(f"next: {format_command('tensorboard', '--logdir', self.runs_dir)}")
 
     def _configure(self) -> ExperimentConfig:
         """Defaults, the data set's preset, the config file, flags: the later the stronger."""

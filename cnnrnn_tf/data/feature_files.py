@@ -110,15 +110,15 @@ class FeatureFile:
 
 
 @contextmanager
-def locked(folder):
-    """Makes `folder` and keeps other processes from doing this at the same time: the second one waits."""
+def locked(folder, doing="computing these features"):
+    """Makes `folder` and keeps other processes from `doing` this at the same time: the second one waits."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOGGER.warning("%s: another process is computing these features; waiting for it", folder)
+            _LOGGER.warning("%s: another process is %s; waiting for it", folder, doing)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -97,7 +97,7 @@ class Comparison:
         return dataclasses.asdict(self)
 
 
-def compare_outcomes(dataset: str, outcomes: Sequence[Outcome]) -> Comparison:
+def compare_outcomes(dataset: str, outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> Comparison:
     """Sorts the rows of all outcomes into blocks, and sums up over seeds.
 
     The labels of a best path are in the block of the lists that they are: with a minimum length of k their
@@ -107,6 +107,7 @@ def compare_outcomes(dataset: str, outcomes: Sequence[Outcome]) -> Comparison:
         dataset: its name.
         outcomes: all of one split under the same protocols; those of one method, one a seed, have the same
             `method`. Methods stay in this order.
+        notes: what else a reader has to know.
 
     Raises:
         UserError: no outcomes, or of different splits, protocols or images.
@@ -126,15 +127,16 @@ def compare_outcomes(dataset: str, outcomes: Sequence[Outcome]) -> Comparison:
     by_method: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_method.setdefault(outcome.method, []).append(outcome)
+    num_seeds = max(len(group) for group in by_method.values())
     return Comparison(
         dataset=dataset,
         split=first["split"],
         protocol=" and ".join(found["name"] for found in first["protocols"]),
         num_images=first["images"],
-        num_seeds=max(len(group) for group in by_method.values()),
+        num_seeds=num_seeds,
         columns=columns,
         blocks=tuple(_make_blocks(by_method.values(), columns)),
-        notes=tuple(_make_notes(first, outcomes)),
+        notes=(*_make_notes(first, outcomes, num_seeds), *notes),
     )
 
 
@@ -177,8 +179,11 @@ def _sum_up(group: Sequence[Outcome], name: str, columns: Sequence[Column]) -> R
     return Row(group[0].method, group[0].title, name, measures)
 
 
-def _make_notes(metrics: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Iterable[str]:
-    yield "In percent, mean ± standard deviation over seeds; a method without ± draws nothing at random."
+def _make_notes(metrics: Mapping[str, Any], outcomes: Sequence[Outcome], num_seeds: int) -> Iterable[str]:
+    if num_seeds > 1:
+        yield "In percent, mean ± standard deviation over seeds; a method without ± draws nothing at random."
+    else:
+        yield "In percent, of one seed."
     yield from (f"Protocol {found['name']}: {found['words']}" for found in metrics["protocols"])
     if any(row["name"].startswith("best path") for outcome in outcomes for row in outcome.metrics["rows"]):
         yield (
@@ -186,8 +191,7 @@ def _make_notes(metrics: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Iter
             "them, cut or rank labels by their marginals over the beam's paths."
         )
     yield "MAP@10 ranks the labels of an image, mAP the images of a label: the two are not comparable."
-    if metrics["holdout_images"]:
-        yield (
-            f"Thresholds and stopping were chosen on {metrics['holdout_images']:,} hold-out images; the "
-            f"{metrics['split']} split was read once, at the end."
-        )
+    fitted = any(row["threshold"] is not None for outcome in outcomes for row in outcome.metrics["rows"])
+    if fitted and metrics["protocols"][0]["threshold"] is None:
+        yield f"Thresholds were fitted on {metrics['holdout_images']:,} hold-out images."
+    yield f"The hold-out chose when to stop; nothing was chosen on the split {metrics['split']}."

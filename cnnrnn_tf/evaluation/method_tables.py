@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cnnrnn_tf.evaluation.audit import audit_published
 from cnnrnn_tf.evaluation.method_comparison import Comparison, Row, Spread
 from cnnrnn_tf.evaluation.published import PublishedRow
 
@@ -30,7 +31,8 @@ class _Section:
 
 def print_methods(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> None:
     """Prints `render` to the terminal or to a pipe, wide enough for every column."""
-    needed = sum(width + _GAP for width in _measure_widths(comparison, published))
+    widths = _measure_widths(comparison, published)
+    needed = sum(widths) + (_GAP + 1) * (len(widths) - 1)  # rich puts a blank between columns
     width = max(needed, Console().width)
     Console(highlight=False, width=width).print(render(comparison, published))
 
@@ -59,16 +61,17 @@ def to_csv(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> st
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     spread = [f"{key} {kind}" for key in ["list_length", *keys] for kind in ("mean", "deviation")]
-    writer.writerow(["block", "method", "title", "lists", "seeds", *spread])
+    writer.writerow(["block", "method", "title", "lists", "seeds", *spread, "caveat"])
     for block in comparison.blocks:
         for row in block.rows:
             cells = [cell for key in ["list_length", *keys] for cell in _csv_cells(key, row.measures[key])]
             seeds = max((len(each.values) for each in row.measures.values() if each), default=0)
-            writer.writerow([block.name, row.method, row.title, row.lists, seeds, *cells])
+            writer.writerow([block.name, row.method, row.title, row.lists, seeds, *cells, ""])
     for found in published:
         values = [found.measures.get(column.header, "") for column in comparison.columns]
         cells = [cell for value in ["", *values] for cell in (value, "")]
-        writer.writerow([PUBLISHED, "", found.method, "", "", *cells])
+        caveat = " ".join(_find_caveats(found))
+        writer.writerow([PUBLISHED, "", found.method, found.lists, "", *cells, caveat])
     return file.getvalue()
 
 
@@ -79,21 +82,29 @@ def to_markdown(comparison: Comparison, published: Sequence[PublishedRow] = ()) 
     for section in _lay_out(comparison, published):
         lines += ["", _markdown_row((section.name, *header[1:])), "|---" + "|---:" * (len(header) - 1) + "|"]
         lines += map(_markdown_row, section.rows)
-    lines += ["", *(f"- {note}" for note in _make_notes(comparison, published))]
+    notes = (note.replace("*", r"\*") for note in _make_notes(comparison, published))
+    lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
 def to_latex(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> str:
-    r"""The tables as one `tabular` of the package booktabs; the notes as comments above it."""
+    r"""The tables as one `tabular` of the package booktabs, with the notes below."""
     header = _make_header(comparison)
-    notes = [_make_title(comparison), *_make_notes(comparison, published)]
-    lines = [f"% {note}" for note in notes]
-    lines += [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule", _latex_row(header)]
+    lines = [
+        f"% {_make_title(comparison)}",
+        r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
+        r"\toprule",
+        _latex_row(header),
+    ]
     for section in _lay_out(comparison, published):
         name = _escape_latex(section.name)
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{name}}}}} \\"]
         lines += map(_latex_row, section.rows)
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    lines.append(r"\bottomrule")
+    for note in _make_notes(comparison, published):
+        words = rf"\footnotesize {_escape_latex(note)}"
+        lines.append(rf"\multicolumn{{{len(header)}}}{{p{{\linewidth}}}}{{{words}}} \\")
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
 def _measure_widths(comparison: Comparison, published: Sequence[PublishedRow]) -> list[int]:
@@ -111,7 +122,7 @@ def _lay_out(comparison: Comparison, published: Sequence[PublishedRow]) -> list[
     ]
     if published:
         rows = [
-            (f"{found.method}*" if found.caveat else found.method, "")
+            (f"{found.method}*" if _find_caveats(found) else found.method, "")
             + tuple(_published_cell(found, column.header) for column in comparison.columns)
             for found in published
         ]
@@ -162,13 +173,25 @@ def _make_notes(comparison: Comparison, published: Sequence[PublishedRow]) -> It
     yield from comparison.notes
     if any(header.endswith(_SECOND) for header in _make_header(comparison)):
         yield f"C-F1 is the harmonic mean of C-P and C-R, C-F1{_SECOND} the mean of the labels' F1."
-    if published:
-        yield f"Rows under {PUBLISHED} are figures of papers: other features, other code."
+    if not published:
+        return
+    yield f"Rows under {PUBLISHED} are figures of papers: other features, other code."
+    lists: dict[str, list[str]] = {}
     grouped: dict[str, list[str]] = {}
     for found in published:
-        if found.caveat:
-            grouped.setdefault(found.caveat, []).append(found.method)
+        if found.lists:
+            lists.setdefault(found.lists, []).append(found.method)
+        for caveat in _find_caveats(found):
+            grouped.setdefault(caveat, []).append(found.method)
+    yield from (f"{', '.join(methods)}: lists of {words}." for words, methods in lists.items())
     yield from (f"* {', '.join(methods)}: {caveat}" for caveat, methods in grouped.items())
+
+
+def _find_caveats(found: PublishedRow) -> list[str]:
+    """What is doubtful about a published row: whose it is, and what its own numbers contradict."""
+    (_, audit), *_ = audit_published([found])
+    wrong = [f"{finding.about}: {finding.words}" for finding in audit.findings if not finding.ok]
+    return [*([found.caveat] if found.caveat else []), *wrong]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

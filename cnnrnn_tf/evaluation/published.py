@@ -48,6 +48,14 @@ class PublishedRow:
     average_precisions: tuple[str, ...] = ()
 
     @property
+    def lists(self) -> str:
+        """The lists that the row was measured on, such as "exactly 3 labels"; "" where it has AP alone."""
+        if self.dataset not in LIST_LENGTHS:
+            return ""
+        rule, k = LIST_LENGTHS[self.dataset]
+        return f"{rule if self.method in ('No RNN', 'CNN-RNN') else 'exactly'} {k} labels"
+
+    @property
     def caveat(self) -> str:
         """Why the row may not be comparable with the others; "" where nothing is known against it."""
         return "" if self.citation is None else CITED

@@ -4,10 +4,10 @@ runs/<dataset>/compare-<key>/   compare.json                  what is compared; 
                                 cnn-rnn-0/ no-rnn-0/ ...      runs as train.py makes them, one a seed
                                 cnn-0.weights.h5              where the CNN is trained: that of the baselines
                                 predictions/<method>-0.npz    scores of the hold-out and of the test split
-                                comparison.{json,csv,md,tex,png}
+                                comparison[-part][-<protocol>].{json,csv,md,tex,png}
 
-A method whose predictions are there is not run again, whatever ended the comparison. Measuring is quick and
-always done anew, so that another protocol costs no training.
+A method whose predictions are there, made by the same settings and versions, is not run again, whatever ended
+the comparison. Measuring is quick and always done anew, so that another protocol costs no training.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -30,10 +28,12 @@ from cnnrnn_tf.baselines.catalogue import METHODS, make_method
 from cnnrnn_tf.baselines.method import Examples, Method
 from cnnrnn_tf.baselines.no_rnn import without_recurrence
 from cnnrnn_tf.config import ExperimentConfig
-from cnnrnn_tf.data.records import Labels, load_labels
+from cnnrnn_tf.data.feature_files import locked
+from cnnrnn_tf.data.records import load_labels
 from cnnrnn_tf.evaluation.method_comparison import Comparison, Outcome, Row, compare_outcomes
 from cnnrnn_tf.evaluation.method_tables import to_csv, to_latex, to_markdown
 from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.protocols import Protocol
 from cnnrnn_tf.evaluation.published import PublishedRow
 from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions, save_metrics
 from cnnrnn_tf.model.backbones import Backbone
@@ -41,6 +41,7 @@ from cnnrnn_tf.training import run, runs
 from cnnrnn_tf.training.distribution import set_up
 from cnnrnn_tf.training.evaluate import predict_split
 from cnnrnn_tf.training.features import cached_features, fingerprint_of
+from cnnrnn_tf.training.kept_predictions import KeptPredictions
 from cnnrnn_tf.training.multi_label_cnn import MultiLabelCNN, train_multi_label_cnn
 from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
 from tfrecords.errors import UserError, nearest
@@ -50,6 +51,9 @@ METHOD_NAMES = (*PATH_METHODS, *METHODS)
 SPLIT = "test"
 OWN_HEAD = "bce"
 """The method that a trained CNN is trained by, so that it needs no second head on its features."""
+
+RESULTS_VERSION = 1
+"""To be raised with every change of code that changes what a method predicts."""
 
 _PATH_FIELDS = ("paths", "path_lengths", "path_log_probs")
 
@@ -86,8 +90,8 @@ class Comparer:
         content = self._describe()
         self._key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         self.folder = runs_dir / config.data.dataset / f"compare-{self._key[:8]}"
-        (self.folder / "predictions").mkdir(parents=True, exist_ok=True)
         save_metrics(content, self.folder / "compare.json")
+        self._features: dict[str, np.ndarray] = {}
 
     def run(self, methods: Sequence[str], num_seeds: int, protocol: str | None = None) -> Comparison:
         """Runs what has not been run, measures all and sums up.
@@ -98,42 +102,82 @@ class Comparer:
             protocol: whose conventions; those of the data set by default.
 
         Raises:
-            UserError: an unknown method or protocol, no seed, or what a method refuses.
+            UserError: an unknown method or protocol, no seed, or no method that can be fitted; one that
+                refuses is left out, and a note says why.
         """
         check_methods(methods)
         if num_seeds < 1:
             raise UserError(f"--seeds {num_seeds}: expected 1 or more")
+        if "cnn-rnn" in methods and self._config.model.cell == "none":
+            raise UserError("--methods: cnn-rnn has a cell, and the settings say `none`: that is no-rnn")
+        if protocol is None and self._config.evaluation.protocol != "default":
+            protocol = self._config.evaluation.protocol
         protocols = choose_protocols(self._config.data.dataset, protocol)
+        outcomes, refusals = [], {}
+        with locked(self.folder, "comparing methods there"):
+            for name in methods:
+                try:
+                    outcomes += self._measure(name, num_seeds, protocols)
+                except UserError as error:
+                    self._say(f"{name}: left out: {error}")
+                    refusals[name] = str(error)
+        if not outcomes:
+            raise UserError(" ".join(refusals.values()))
+        return compare_outcomes(self._config.data.dataset, outcomes, self._explain(refusals, protocols))
+
+    def _measure(self, name: str, num_seeds: int, protocols: Sequence[Protocol]) -> list[Outcome]:
+        title, is_seeded, gives_probabilities = _describe_method(name)
         outcomes = []
-        for name in methods:
-            title, is_seeded, gives_probabilities = _describe_method(name)
-            for seed in range(num_seeds if is_seeded or not self._is_frozen else 1):
-                found = self._predict(name, title, seed)
-                metrics = evaluate_predictions(
-                    found[SPLIT], found["holdout"], protocols, self._vocabulary, SPLIT
-                )
-                if not gives_probabilities and protocols[0].threshold is not None:
-                    metrics["rows"] = [row for row in metrics["rows"] if row["threshold"] is None]
-                min_length = self._config.decoding.min_length if name in PATH_METHODS else 0
-                outcomes.append(Outcome(name, title, metrics, min_length))
-        return compare_outcomes(self._config.data.dataset, outcomes)
+        for seed in range(num_seeds if is_seeded or not self._is_frozen else 1):
+            found = self._predict(name, title, seed)
+            metrics = evaluate_predictions(found[SPLIT], found["holdout"], protocols, self._vocabulary, SPLIT)
+            if not gives_probabilities and protocols[0].threshold is not None:
+                metrics["rows"] = [row for row in metrics["rows"] if row["threshold"] is None]
+            min_length = self._config.decoding.min_length if name in PATH_METHODS else 0
+            outcomes.append(Outcome(name, title, metrics, min_length))
+        return outcomes
+
+    def _explain(self, refusals: Mapping[str, str], protocols: Sequence[Protocol]) -> list[str]:
+        """What a reader of the tables has to know of the methods."""
+        notes = [f"{name} is left out: {words}" for name, words in refusals.items()]
+        if not self._is_frozen:
+            notes.append(
+                "The CNN is trained: CNN-RNN and No-RNN train their own; the baselines read one of the same "
+                f"recipe that was trained by binary cross-entropy, whose own last layer is {OWN_HEAD}."
+            )
+        if protocols[0].threshold is not None:
+            notes.append(
+                f"Methods whose scores are no probabilities have no lists cut at {protocols[0].threshold:g}."
+            )
+        return notes
 
     def _predict(self, name: str, title: str, seed: int) -> dict[str, Predictions]:
         """The predictions of hold-out and test split: those that are kept, or made now."""
         path = self.folder / "predictions" / f"{name}-{seed}.npz"
-        if not path.is_file():
-            start = time.perf_counter()
+        kept = KeptPredictions(path, self._stamp(name, seed))
+        is_kept, start = kept.is_there(), time.perf_counter()
+        if not is_kept:
+            if path.is_file():
+                self._say(f"{path}: was made by other settings or versions; {title} runs again")
             if name in PATH_METHODS:
-                found = self._run_path_method(name, seed)
+                kept.save(self._run_path_method(name, seed))
             elif name == OWN_HEAD and not self._is_frozen:
-                found = self._score_by_own_head(seed)
+                kept.save(self._score_by_own_head(seed))
             else:
-                found = self._run_baseline(make_method(name), seed)
-            _save_arrays(path, found)
-            self._say(f"{title:<24} seed {seed}   {time.perf_counter() - start:6.1f} s")
+                kept.save(self._run_baseline(make_method(name), seed))
+        took = "    kept" if is_kept else f"{time.perf_counter() - start:6.1f} s"
+        self._say(f"{title:<32} seed {seed}   {took}")
+        return {split: kept.load(split, self._truth[split]) for split in ("holdout", SPLIT)}
+
+    def _stamp(self, name: str, seed: int) -> str:
+        """Everything that predictions depend on."""
+        if name in PATH_METHODS:
+            settings = dataclasses.asdict(self._config.decoding)
         else:
-            self._say(f"{title:<24} seed {seed}     kept")
-        return {split: self._read(path, split) for split in ("holdout", SPLIT)}
+            settings = {key: value for key, value in vars(make_method(name)).items() if key[0] != "_"}
+        versions = [f"{package} {version(package)}" for package in ("keras", "tensorflow", "scikit-learn")]
+        content = [self._key, RESULTS_VERSION, name, seed, settings, versions]
+        return json.dumps(content, sort_keys=True, default=str)
 
     def _run_path_method(self, name: str, seed: int) -> dict[str, np.ndarray]:
         run_dir = self._finish_run(name, seed)
@@ -148,7 +192,7 @@ class Comparer:
     def _finish_run(self, name: str, seed: int) -> Path:
         """The run folder of a path method, trained to its end."""
         config = self._config if name == "cnn-rnn" else without_recurrence(self._config)
-        config = with_seed(config, seed)
+        config = with_seed(self._share_random_cnn(config), seed)
         run_dir = self.folder / f"{name}-{seed}"
         if (run_dir / runs.METRICS_FILE).is_file():
             return run_dir
@@ -157,6 +201,17 @@ class Comparer:
         # train() puts a run into a folder of its data set.
         name = str(run_dir.relative_to(self.folder.parent))
         return run.train(config, self.folder.parent.parent, name, deliver=False)
+
+    def _share_random_cnn(self, config: ExperimentConfig) -> ExperimentConfig:
+        """The settings with the weights of the CNN in a file, where each run would draw its own."""
+        if not self._is_frozen or config.model.backbone_weights != "none":
+            return config
+        path = self.folder / "cnn.weights.h5"
+        if not path.is_file():
+            self._backbone.network.save_weights(path)
+        return dataclasses.replace(
+            config, model=dataclasses.replace(config.model, backbone_weights=str(path))
+        )
 
     def _run_baseline(self, method: Method, seed: int) -> dict[str, np.ndarray]:
         features = {split: self._read_features(split, seed, method.reads_hypotheses) for split in self._truth}
@@ -168,21 +223,6 @@ class Comparer:
         arrays = {f"{split}_scores": method.score(features[split]) for split in ("holdout", SPLIT)}
         keras.utils.clear_session()
         return arrays
-
-    def _read(self, path: Path, split: str) -> Predictions:
-        try:
-            with np.load(path) as arrays:
-                found = {
-                    name.removeprefix(f"{split}_"): arrays[name]
-                    for name in arrays.files
-                    if name.startswith(split)
-                }
-            truth: Labels = self._truth[split]
-            if "paths" in found:
-                return Predictions(truth.image_ids, truth.labels, truth.known, **found)
-            return Predictions.from_scores(truth.image_ids, truth.labels, truth.known, **found)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise UserError(f"{path}: damaged ({error}); remove it and compare again") from None
 
     @property
     def _is_frozen(self) -> bool:
@@ -206,11 +246,15 @@ class Comparer:
 
     def _read_features(self, split: str, seed: int, hypotheses: bool = False) -> np.ndarray:
         """Features of the CNN that all baselines share: a frozen one, or the one that this seed trained."""
-        backbone = self._backbone
         if not self._is_frozen:
             backbone = self._train_cnn(seed).backbone
             backbone.freeze()
-        return cached_features(backbone, self._dataset_dir, split, hypotheses)
+            return cached_features(backbone, self._dataset_dir, split, hypotheses)
+        if hypotheses:
+            return cached_features(self._backbone, self._dataset_dir, split, hypotheses)
+        if split not in self._features:  # checked once, and not for each method
+            self._features[split] = cached_features(self._backbone, self._dataset_dir, split)
+        return self._features[split]
 
     def _train_cnn(self, seed: int) -> MultiLabelCNN:
         """The CNN that judges labels one by one, trained once a seed."""
@@ -219,12 +263,15 @@ class Comparer:
         return train_multi_label_cnn(config, self._truth["train"], self._truth["holdout"], path)
 
     def _describe(self) -> dict:
-        """All that results depend on, besides method and seed."""
+        """All that results depend on, besides method, seed and decoding."""
         settings = self._config.to_json()
-        for section, name in (("training", "seed"), ("data", "data_dir"), ("evaluation", "protocol")):
-            del settings[section][name]
+        del settings["training"]["seed"], settings["data"]["data_dir"]
+        del settings["evaluation"], settings["decoding"]  # nothing is trained by them
+        weights = Path(self._config.model.backbone_weights)
         if self._is_frozen:
             settings["model"]["backbone_weights"] = fingerprint_of(self._backbone, self._manifest)
+        elif weights.is_file():
+            settings["model"]["backbone_weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         return {
             "records": self._manifest.fingerprint,
             "version": version("cnnrnn-tf"),
@@ -237,9 +284,11 @@ def with_seed(config: ExperimentConfig, seed: int) -> ExperimentConfig:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
 
 
-def save_tables(folder: Path, comparison: Comparison, published: Sequence[PublishedRow]) -> list[Path]:
-    """Writes comparison.json, .csv, .md, .tex and .png into `folder`; returns their paths."""
-    path = folder / "comparison.json"
+def save_tables(
+    folder: Path, comparison: Comparison, published: Sequence[PublishedRow], name: str = "comparison"
+) -> list[Path]:
+    """Writes `name`.json, .csv, .md, .tex and .png into `folder`; returns their paths."""
+    path = folder / f"{name}.json"
     save_metrics({**comparison.to_json(), "published": [dataclasses.asdict(row) for row in published]}, path)
     paths = [path]
     for suffix, write in ((".csv", to_csv), (".md", to_markdown), (".tex", to_latex)):
@@ -274,12 +323,6 @@ def _describe_method(name: str) -> tuple[str, bool, bool]:
         return PATH_METHODS[name], True, True
     method = make_method(name)
     return method.title, method.is_seeded, method.gives_probabilities
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)
-    os.replace(partial, path)
 
 
 def _plot_title(comparison: Comparison) -> str:

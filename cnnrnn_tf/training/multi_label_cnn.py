@@ -19,6 +19,7 @@ from cnnrnn_tf.model.backbones import COMPACT, Backbone, load_backbone_weights
 from cnnrnn_tf.model.losses import add_weight_decay
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
 from cnnrnn_tf.training.optimizer import make_optimizer
+from tfrecords.errors import UserError
 
 
 class MultiLabelCNN(keras.Model):
@@ -62,7 +63,7 @@ def train_multi_label_cnn(
         The model with the weights of its best epoch.
 
     Raises:
-        UserError: a setting or weights that the CNN cannot have.
+        UserError: a setting or weights that the CNN cannot have, or a loss that was never a number.
     """
     settings = config.training
     set_up(settings.seed, settings.deterministic, settings.precision)
@@ -106,15 +107,17 @@ def train_multi_label_cnn(
         patience=settings.patience or settings.epochs,
         restore_best_weights=True,
     )
-    model.fit(
+    fitted = model.fit(
         batches,
         validation_data=holdout_batches,
         epochs=settings.epochs,
         steps_per_epoch=steps,
-        callbacks=[stop],
+        callbacks=[stop, keras.callbacks.TerminateOnNaN()],
         shuffle=False,
         verbose=0,
     )
+    if not np.isfinite(fitted.history.get("val_data_loss", [np.nan])).any():
+        raise UserError("the CNN of the baselines: its loss was never a number; try a lower learning_rate")
     partial = weights_path.with_name(f"partial-{weights_path.name}")
     model.save_weights(partial)
     partial.replace(weights_path)
