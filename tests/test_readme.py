@@ -23,6 +23,8 @@ COMMANDS = {
     "cnnrnn predict": ("-m", "cnnrnn_tf.commands", "predict"),
     "cnnrnn evaluate": ("-m", "cnnrnn_tf.commands", "evaluate"),
     "cnnrnn check": ("-m", "cnnrnn_tf.commands", "check"),
+    "cnnrnn compare": ("-m", "cnnrnn_tf.commands", "compare"),
+    "cnnrnn audit": ("-m", "cnnrnn_tf.commands", "audit"),
 }
 
 
