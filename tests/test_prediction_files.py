@@ -123,6 +123,22 @@ def test_counts_rank_the_labels_and_paths_keep_their_order(tmp_path):
     np.testing.assert_array_equal(found.predictions.path_sets(1), [[0, 0, 1], [0, 0, 1]])
 
 
+def test_a_mark_at_the_beginning_of_the_file_is_no_part_of_it(tmp_path):
+    path = write(tmp_path / "p.jsonl", HEADER, *IMAGES)
+    plain = load_predictions(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_predictions(path).vocabulary == plain.vocabulary
+
+
+@pytest.mark.parametrize("log_prob", [np.nan, np.inf])
+def test_log_probabilities_that_no_file_can_hold_are_not_written(tmp_path, log_prob):
+    found = Predictions(["a"], [[1]], [[1]], [[0]], [1], [log_prob], [[0.5]])
+    content = PredictionFile(found, LabelVocabulary.from_counts({"sky": 1}), "test")
+    with pytest.raises(UserError, match=r"the path of image 'a' has a log-probability of (nan|inf)"):
+        save_predictions(tmp_path / "p.jsonl", content)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_ends_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
     save_predictions(tmp_path / "p.jsonl", CONTENT)
     before = (tmp_path / "p.jsonl").read_bytes()
@@ -157,6 +173,7 @@ def test_a_vocabulary_of_another_size_is_not_written(tmp_path):
         ({"labels": []}, "'labels' must be a list of at least one name"),
         ({"labels": ["sky", 3, "sea"]}, "'labels' must be a list of at least one name"),
         ({"labels": ["sky", "sea", "sky"]}, "the label 'sky' occurs twice in 'labels'"),
+        ({"labels": ["sky", "\ud800", "sea"]}, r"the label '\\ud800' holds half a character"),
         ({"split": 3}, "'split' must be a text, got 3"),
         ({"imges": 2}, r"unknown key 'imges' \(did you mean 'images'\?\)"),
         ({"images": 3}, "has 2 images where its header says 3; the file was cut off or edited"),
@@ -209,6 +226,8 @@ def test_wrong_images_are_refused(tmp_path, image, message):
         ({"path": ["skie"], "path_log_prob": -1}, "'path' has 'skie'"),
         ({"path": ["sky", "sky"], "path_log_prob": -1}, "'path' has 'sky' twice"),
         ({"path": [], "path_log_prob": "-1"}, "'path_log_prob' must be a number or null, got \"-1\""),
+        ({"path": [], "path_log_prob": float("inf")}, "must be a number or null, got Infinity"),
+        ({"path": [], "path_log_prob": float("nan")}, "must be a number or null, got NaN"),
     ],
 )
 def test_wrong_paths_are_refused(tmp_path, path, message):

@@ -100,8 +100,8 @@ def save_predictions(path: str | Path, content: PredictionFile) -> None:
     What `Predictions.labels` says of unknown cells says nothing, and is not kept.
 
     Raises:
-        UserError: a score is NaN or infinite upwards, which no ranking can use, or the tables and the names
-            do not fit.
+        UserError: a score or a path's log-probability is NaN or infinite upwards, or the tables and the
+            names do not fit.
     """
     _check_content(content)
     path = Path(path)
@@ -124,7 +124,7 @@ def load_predictions(path: str | Path) -> PredictionFile:
     """
     path = Path(path)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some programs begin a file with a mark
             return _Reader(path, file).read()
     except UnicodeDecodeError:
         raise UserError(f"{path}: not text in UTF-8; expected predictions as JSON lines") from None
@@ -148,6 +148,22 @@ def _check_content(content: PredictionFile) -> None:
             f"image {predictions.image_ids[image]!r} scores {predictions.scores[image, label]} for "
             f"{vocabulary.names[label]!r}, which cannot be ranked: the model that gave it has diverged"
         )
+    if predictions.has_paths:
+        wrong = np.isnan(predictions.path_log_probs) | (predictions.path_log_probs == np.inf)
+        if wrong.any():
+            image = int(np.flatnonzero(wrong)[0])
+            raise UserError(
+                f"the path of image {predictions.image_ids[image]!r} has a log-probability of "
+                f"{predictions.path_log_probs[image]}: the model that gave it has diverged"
+            )
+
+
+def _can_be_encoded(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _make_lines(content: PredictionFile) -> Iterator[str]:
@@ -244,6 +260,9 @@ class _Reader:
         names = header["labels"]
         if not names or not all(isinstance(name, str) for name in names):
             self._refuse("'labels' must be a list of at least one name")
+        for name in names:
+            if not _can_be_encoded(name):
+                self._refuse(f"the label {name!a} holds half a character (a lone surrogate): write its text")
         columns = {name: column for column, name in enumerate(names)}
         if len(columns) < len(names):
             repeated = next(name for column, name in enumerate(names) if columns[name] != column)
@@ -327,7 +346,7 @@ class _Reader:
     def _read_number(self, value: Any) -> float:
         if value is None:
             return -math.inf
-        if type(value) is not float or math.isnan(value):
+        if type(value) is not float or math.isnan(value) or value == math.inf:
             self._refuse(f"'path_log_prob' must be a number or null, got {json.dumps(value)[:40]}")
         return float(value)
 
