@@ -35,12 +35,16 @@ def written(tmp_path_factory):
     for side in ("ours", "theirs"):
         (folder / side).mkdir()
         (folder / side / "search-every-path-99.npz").write_bytes(b"of an older run")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "kept.npz").write_bytes(b"of another program")
     words = ["--models", "2", "--images", "3", "--train-images", "40"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ours, "SPEED_RUNS", 2)
         patch.setattr(ours, "NARROW", (1, 5))
         patch.setattr(ours, "LARGE", ((81, 10),))
         assert ours.main([str(folder), *words]) == 0
+    assert (folder / "mine" / "kept.npz").is_file()  # no file of another folder is touched
+    (folder / "mine" / "kept.npz").unlink()
     return {path.stem: dict(np.load(path)) for path in folder.glob("*/*.npz")}
 
 

@@ -57,8 +57,9 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     folder = options.folder / "ours"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in options.folder.glob("*/*.npz"):  # theirs too: they answer the files of this run alone
-        old.unlink()
+    for side in ("ours", "theirs"):  # theirs too: they answer the files of this run alone
+        for old in (options.folder / side).glob("*.npz"):
+            old.unlink()
 
     def save(name: str, **arrays: Any) -> None:
         np.savez(folder / f"{name}.npz", **arrays)
