@@ -138,6 +138,34 @@ def test_precision_of_labels_never_predicted_can_count_as_one():
     assert values["C-F1_per_class"] == pytest.approx(7 / 15)  # its recall is 0 either way
 
 
+def test_labels_never_predicted_can_count_as_one_prediction_each():
+    values = measure(SetMeasures(4, never_predicted_counts=1), TRUTH, PREDICTED)
+    assert values["O-P"] == pytest.approx(4 / 8)  # label 2 makes 8 of 7 predictions
+    assert values["O-F1"] == pytest.approx(8 / 14)
+    assert {**values, "O-P": BY_HAND["O-P"], "O-F1": BY_HAND["O-F1"]} == pytest.approx(BY_HAND)
+    assert measure(OverallPrecision(4, never_predicted_counts=1), TRUTH, PREDICTED) == pytest.approx(4 / 8)
+    # nothing is ever predicted: nothing is right of 4
+    assert measure(SetMeasures(4, never_predicted_counts=1), TRUTH, 0 * PREDICTED)["O-P"] == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_overall_measures_of_ml_gcn_are_those_of_its_rule(seed):
+    """Its code counts label by label (Nc right, Np predicted, Ng true), and sets an Np of 0 to 1."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((20, 30)) < 0.1).astype(int)
+    scores = (0.6 * rng.random((20, 30)) ** 2 + 0.4 * truth * rng.random((20, 30))).astype(np.float32)
+    scores[:, :3] *= 0.5  # these are never predicted
+    n_c = np.array([np.sum(truth[:, k] * (scores[:, k] >= 0.5)) for k in range(30)])
+    n_p = np.array([np.sum(scores[:, k] >= 0.5) for k in range(30)])
+    n_g = np.array([np.sum(truth[:, k] == 1) for k in range(30)])
+    assert (n_p == 0).any()
+    n_p[n_p == 0] = 1
+    op, recall = n_c.sum() / n_p.sum(), n_c.sum() / n_g.sum()
+    values = measure(SetMeasures(30, threshold=0.5, never_predicted_counts=1), truth, scores)
+    assert (values["O-P"], values["O-R"]) == pytest.approx((op, recall))
+    assert values["O-F1"] == pytest.approx(2 * op * recall / (op + recall))
+
+
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 def test_set_measures_equal_scikit_learn_on_random_tables(cut):
     rng = np.random.default_rng(0)
@@ -384,10 +412,10 @@ def test_single_valued_metrics_are_the_set_measure_of_their_name(metric, name):
 @pytest.mark.parametrize(
     "metric",
     [
-        SetMeasures(4, 2, [0.1, 0.2, 0.3, 0.4], 1, measures=("O-P",), prefix="a/", name="b"),
+        SetMeasures(4, 2, [0.1, 0.2, 0.3, 0.4], 1, 1, measures=("O-P",), prefix="a/", name="b"),
         SetMeasures(4, threshold=0.25),
         ClassF1(4, "per_class", top_k=3, name="c"),
-        OverallF1(4, threshold=0.5),
+        OverallF1(4, threshold=0.5, never_predicted_counts=1),
         MAPAtN(7, "full"),
         PrecisionAtK(7),
         RecallAtK(7, dtype="float32"),
@@ -407,6 +435,7 @@ def test_metrics_come_back_from_their_json_configuration(metric):
         (lambda: SetMeasures(3, top_k=0), "top_k must be a whole number of at least 1, got 0"),
         (lambda: SetMeasures(3, threshold=[0.1, 0.2]), r"one for each of the 3 labels, got shape \[2\]"),
         (lambda: SetMeasures(3, never_predicted_precision=0.5), "must be 0 or 1, got 0.5"),
+        (lambda: SetMeasures(3, never_predicted_counts=2), "never_predicted_counts must be 0 or 1, got 2"),
         (lambda: SetMeasures(3, measures=("O-F2",)), r"called 'O-F2' \(did you mean 'O-F1'\?\)"),
         (lambda: ClassF1(3, "macro"), "must be 'harmonic' or 'per_class', got 'macro'"),
         (lambda: MAPAtN(3, "both"), "must be 'truncated' or 'full', got 'both'"),

@@ -39,6 +39,7 @@ def test_presets_are_those_of_the_table(
     conventions = (found.images, found.list_length, found.k, found.threshold)
     assert conventions == (images, list_length, k, threshold)
     assert (found.c_f1, found.never_predicted_precision, found.ap_shape) == (c_f1, never, ap_shape)
+    assert found.never_predicted_counts == (1 if name.startswith("ml-gcn") else 0)
     assert found.name == name
 
 
@@ -66,6 +67,10 @@ def test_sentences_say_what_the_fields_say():
     assert protocol("srn", "coco2014").words == (
         "All images; lists of any length (scores are cut at a threshold of 0.5); "
         "C-F1 is the mean of the labels' F1; a label never predicted has precision 1; AP is not interpolated."
+    )
+    assert (
+        "a label never predicted has precision 0 and counts as 1 wrong prediction in O-P"
+        in protocol("ml-gcn-top3", "coco2014").words
     )
     assert "the 11-point AP of VOC 2007" in protocol("cnn-rnn", "voc2007").words
     changed = dataclasses.replace(protocol("cnn-rnn", "nuswide81"), k=5)
@@ -115,6 +120,7 @@ def test_an_unknown_protocol_is_told_the_nearest():
         ({"images": "some"}, r"images of protocol 'mine' must be one of \('all', 'tagged'\), got 'some'"),
         ({"c_f1": "macro"}, "c_f1 of protocol 'mine'"),
         ({"never_predicted_precision": 2}, "never_predicted_precision of protocol 'mine'"),
+        ({"never_predicted_counts": 2}, "never_predicted_counts of protocol 'mine'"),
         ({"ap_shape": "voc"}, "ap_shape of protocol 'mine'"),
     ],
 )

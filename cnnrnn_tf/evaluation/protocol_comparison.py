@@ -158,10 +158,14 @@ def _explain_images(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     one, other = (find for find in (found.get("ml-gcn"), found.get("srn")))
     if one is not None and other is not None:
         first, second = own_row(one), own_row(other)
-        yield (
-            f"ml-gcn and srn cut the same lists: O-P {_percent(first['O-P'])} without those images and "
-            f"{_percent(second['O-P'])} with them."
-        )
+        if first is not None and second is not None:
+            plain = (
+                _percent(_count_never_predicted(metrics, row)[0])
+                for metrics, row in ((one, first), (other, second))
+            )
+            yield "ml-gcn and srn cut the same lists: O-P {} without those images and {} with them.".format(
+                *plain
+            )
 
 
 def _explain_lists(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -233,6 +237,27 @@ def _explain_never_predicted(found: Mapping[str, Mapping[str, Any]]) -> Iterator
             f"{name}: {concerned} of {num_labels} labels with a positive are never predicted; C-P is "
             f"{_percent(row['C-P'])}, and would be {_percent(other)} the other way."
         )
+    yield from _explain_never_predicted_counts(found)
+
+
+def _explain_never_predicted_counts(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    groups = _group(found, lambda metrics: metrics["protocols"][0]["never_predicted_counts"])
+    if 1 not in groups:
+        return
+    yield f"In O-P each counts as one wrong prediction for {_join(groups[1])}, for the others as none."
+    for name in groups[1]:
+        row = own_row(found[name])
+        if row is not None and row["labels_never_predicted"]:
+            without, counted = map(_percent, _count_never_predicted(found[name], row))
+            yield f"{name}: O-P is {counted} with the {row['labels_never_predicted']}, {without} without."
+
+
+def _count_never_predicted(metrics: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[float, float]:
+    """O-P of a row where labels never predicted count nothing, and where each counts as one prediction."""
+    predicted = row["list_length"] * metrics["images"]
+    never, added = row["labels_never_predicted"], metrics["protocols"][0]["never_predicted_counts"]
+    hits = row["O-P"] * (predicted + added * never)
+    return hits / max(predicted, 1), hits / max(predicted + never, 1)
 
 
 def _explain_ap(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -27,6 +27,7 @@ class Protocol:
             that it is fitted on the hold-out. Lists of exactly k need none, nor does a best path.
         c_f1: "harmonic", "per_class" or "both"; see `SetMeasures`.
         never_predicted_precision: 0 or 1, the precision of a label that is never predicted.
+        never_predicted_counts: 0 or 1, what such a label adds to the predicted labels of O-P.
         ap_shape: the shape of average precision, of `AP_SHAPES`.
         companions: names of protocols that published tables print beside this one.
         words: all of it in one sentence.
@@ -42,6 +43,7 @@ class Protocol:
     threshold: float | None = None
     c_f1: Literal["harmonic", "per_class", "both"] = "harmonic"
     never_predicted_precision: int = 0
+    never_predicted_counts: int = 0
     ap_shape: Literal["raw", "voc11", "interpolated"] = "raw"
     companions: tuple[str, ...] = ()
     words: str = dataclasses.field(init=False)
@@ -63,7 +65,7 @@ class Protocol:
             UserError: the protocol needs a threshold and there is none.
 
         >>> protocol("cnn-rnn", "nuswide81").set_options()
-        {'top_k': 3, 'threshold': None, 'never_predicted_precision': 0}
+        {'top_k': 3, 'threshold': None, 'never_predicted_precision': 0, 'never_predicted_counts': 0}
         """
         threshold = self.threshold if self.threshold is not None else fitted_threshold
         if self.list_length == "exactly":
@@ -77,6 +79,7 @@ class Protocol:
             "top_k": self.k,
             "threshold": threshold,
             "never_predicted_precision": self.never_predicted_precision,
+            "never_predicted_counts": self.never_predicted_counts,
         }
 
     def image_weights(self, labels: Any, known: Any = None) -> np.ndarray:
@@ -157,6 +160,8 @@ def _describe(conventions: Protocol) -> str:
         "both": "C-F1 is given both as the harmonic mean of C-P and C-R and as the mean of the labels' F1",
     }[conventions.c_f1]
     never = f"a label never predicted has precision {conventions.never_predicted_precision}"
+    if conventions.never_predicted_counts:
+        never += f" and counts as {conventions.never_predicted_counts} wrong prediction in O-P"
     shape = {
         "raw": "not interpolated",
         "voc11": "the 11-point AP of VOC 2007",
@@ -170,6 +175,7 @@ _ALLOWED = {
     "list_length": ("exactly", "at_most", "free"),
     "c_f1": ("harmonic", "per_class", "both"),
     "never_predicted_precision": (0, 1),
+    "never_predicted_counts": (0, 1),
     "ap_shape": ("raw", "voc11", "interpolated"),
 }
 
@@ -180,12 +186,13 @@ _CNN_RNN = {  # the paper, section 4
     "voc2007": Protocol("cnn-rnn", "all", "free", ap_shape="voc11"),  # the paper reports AP only
 }
 
+_ML_GCN = {"threshold": 0.5, "never_predicted_counts": 1}  # its code: Np[Np == 0] = 1
 _SRN = {"c_f1": "per_class", "never_predicted_precision": 1}
 _PRESETS = {
     preset.name: preset
     for preset in (
-        Protocol("ml-gcn", "tagged", "free", threshold=0.5, companions=("ml-gcn-top3",)),
-        Protocol("ml-gcn-top3", "tagged", "at_most", k=3, threshold=0.5),
+        Protocol("ml-gcn", "tagged", "free", companions=("ml-gcn-top3",), **_ML_GCN),
+        Protocol("ml-gcn-top3", "tagged", "at_most", k=3, **_ML_GCN),
         Protocol("srn", "all", "free", threshold=0.5, companions=("srn-top3",), **_SRN),
         Protocol("srn-top3", "all", "at_most", k=3, threshold=0.5, **_SRN),
         Protocol("asl", "tagged", "free", c_f1="per_class"),

@@ -292,7 +292,10 @@ def _make_lists(
 
 def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str, Any]:
     measures = SetMeasures(
-        test.num_labels, never_predicted_precision=main.never_predicted_precision, **entry.cut
+        test.num_labels,
+        never_predicted_precision=main.never_predicted_precision,
+        never_predicted_counts=main.never_predicted_counts,
+        **entry.cut,
     )
     for batch in _batches(len(test)):
         measures.update_state(test.marks[batch], entry.values[batch])
@@ -360,7 +363,8 @@ def _check_protocols(protocols: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
     """Returns the protocols if one table can hold them all."""
     if not protocols:
         raise UserError("an evaluation needs a protocol, got none: take them from choose_protocols")
-    for field in ("images", "threshold", "c_f1", "never_predicted_precision", "ap_shape"):
+    fields = "images", "threshold", "c_f1", "never_predicted_precision", "never_predicted_counts", "ap_shape"
+    for field in fields:
         values = {found.name: getattr(found, field) for found in protocols}
         if len(set(values.values())) > 1:
             raise UserError(

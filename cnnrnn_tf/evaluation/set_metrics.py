@@ -52,7 +52,8 @@ class SetMeasures(keras.metrics.Metric):
       `never_predicted_precision`. A label without a positive is left out of every C- mean, and counted in
       `labels_without_positive`.
     - `C-F1_harmonic`: 2 C-P C-R/(C-P + C-R). `C-F1_per_class`: mean over labels of 2 TP/(predicted + truth).
-    - `O-P`, `O-R`, `O-F1`: counts summed over labels and images, then the ratio.
+    - `O-P`, `O-R`: counts summed over labels and images, then the ratio; `O-F1`: 2 O-P O-R/(O-P + O-R). In
+      O-P each label never predicted counts as `never_predicted_counts` wrong predictions.
     - `hamming_loss`: wrong cells among the known cells.
     - `exact_match`: images whose known labels are all right. `example_F1`: mean over images of
       2 TP/(predicted + truth), where nothing predicted of nothing true is 1. An image without any known
@@ -71,6 +72,8 @@ class SetMeasures(keras.metrics.Metric):
         top_k: list length, or None.
         threshold: lowest score that enters a set: a number, or one per label.
         never_predicted_precision: 0 (most papers) or 1 (SRN), the precision of a label never predicted.
+        never_predicted_counts: 0 (most papers) or 1 (the code of ML-GCN, which sets the count of such a label
+            to 1 before it sums), what each label never predicted adds to the predicted labels of O-P.
         measures: the keys of `result()`, from `SET_MEASURES`; None for all.
         prefix: put before every key, which keeps two of these apart in one `compile`.
         name: Keras's name for the metric. The keys of the result do not contain it.
@@ -91,6 +94,7 @@ class SetMeasures(keras.metrics.Metric):
         top_k: int | None = None,
         threshold: float | Sequence[float] | None = None,
         never_predicted_precision: int = 0,
+        never_predicted_counts: int = 0,
         measures: Sequence[str] | None = None,
         prefix: str = "",
         name: str | None = None,
@@ -100,7 +104,8 @@ class SetMeasures(keras.metrics.Metric):
         self.num_labels = check_count("num_labels", num_labels)
         self.top_k = None if top_k is None else check_count("top_k", top_k)
         self.threshold = _check_threshold(threshold, num_labels)
-        self.never_predicted_precision = _check_precision(never_predicted_precision)
+        self.never_predicted_precision = _check_0_or_1("precision", never_predicted_precision)
+        self.never_predicted_counts = _check_0_or_1("counts", never_predicted_counts)
         self.measures = _check_measures(measures)
         self.prefix = prefix
         self.true_positives = add_sum(self, "true_positives", (num_labels,))
@@ -137,6 +142,7 @@ class SetMeasures(keras.metrics.Metric):
             "top_k": self.top_k,
             "threshold": self.threshold,
             "never_predicted_precision": self.never_predicted_precision,
+            "never_predicted_counts": self.never_predicted_counts,
             "measures": list(self.measures),
             "prefix": self.prefix,
         }
@@ -210,10 +216,12 @@ class SetMeasures(keras.metrics.Metric):
         hits, predicted, positives = (
             ops.sum(read_sum(total)) for total in (self.true_positives, self.predicted, self.positives)
         )
+        never_predicted = ops.sum(ops.cast(read_sum(self.predicted) == 0, self.dtype))
+        counted = predicted + self.never_predicted_counts * never_predicted
         return {
-            "O-P": ops.divide_no_nan(hits, predicted),
+            "O-P": ops.divide_no_nan(hits, counted),
             "O-R": ops.divide_no_nan(hits, positives),
-            "O-F1": ops.divide_no_nan(2 * hits, predicted + positives),
+            "O-F1": ops.divide_no_nan(2 * hits, counted + positives),
             "hamming_loss": ops.divide_no_nan(predicted + positives - 2 * hits, read_sum(self.known_cells)),
         }
 
@@ -238,9 +246,9 @@ def _check_threshold(threshold: Any, num_labels: int) -> float | tuple[float, ..
     return tuple(values.tolist()) if values.ndim else float(values)
 
 
-def _check_precision(value: int) -> int:
+def _check_0_or_1(what: str, value: int) -> int:
     if value not in (0, 1):
-        raise UserError(f"never_predicted_precision must be 0 or 1, got {value!r}")
+        raise UserError(f"never_predicted_{what} must be 0 or 1, got {value!r}")
     return int(value)
 
 

@@ -22,6 +22,7 @@ class _OneSetMeasure(SetMeasures):
         top_k: int | None = None,
         threshold: float | Sequence[float] | None = None,
         never_predicted_precision: int = 0,
+        never_predicted_counts: int = 0,
         name: str | None = None,
         dtype: Any = "float64",
     ) -> None:
@@ -30,6 +31,7 @@ class _OneSetMeasure(SetMeasures):
             top_k,
             threshold,
             never_predicted_precision,
+            never_predicted_counts,
             measures=(self.measure,),
             name=name,
             dtype=dtype,
@@ -88,7 +90,7 @@ class OverallRecall(_OneSetMeasure):
 
 @keras.saving.register_keras_serializable(package="cnnrnn_tf")
 class OverallF1(_OneSetMeasure):
-    """O-F1 of `SetMeasures`: 2 TP/(predicted + truth) over all labels and images."""
+    """O-F1 of `SetMeasures`: the harmonic mean of O-P and O-R."""
 
     measure = "O-F1"
 
