@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from cnnrnn_tf.evaluation.metrics import fit_label_thresholds
+from cnnrnn_tf.evaluation.metrics import fit_label_thresholds, fit_threshold
 from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
 from cnnrnn_tf.evaluation.protocols import protocol
 from cnnrnn_tf.evaluation.report import (
@@ -193,7 +193,10 @@ def test_own_thresholds_cut_each_label_where_its_f1_on_the_hold_out_is_best():
     metrics = evaluate(test, holdout)
     row = find_row(metrics, "own thresholds")
     assert (row["threshold"], row["k"]) == (None, None)
-    own = fit_label_thresholds(np.maximum(holdout.scores, 0), holdout.labels, holdout.known)
+    clipped = np.maximum(holdout.scores, 0)
+    own = fit_label_thresholds(clipped, holdout.labels, holdout.known, above=0)
+    common = fit_threshold(clipped, holdout.labels, holdout.known, above=0)
+    assert row["common_threshold"] == common and np.float32(common) in own
     assert row["label_thresholds"] == own.tolist()
     chosen = (test.scores >= own) & (test.known != 0)
     by_class = precision_recall_fscore_support(test.truth, chosen, average="macro", zero_division=0)
@@ -203,7 +206,8 @@ def test_own_thresholds_cut_each_label_where_its_f1_on_the_hold_out_is_best():
     other = find_row(evaluate(make_predictions(7), holdout), "own thresholds")
     assert other["label_thresholds"] == row["label_thresholds"]
     text = " ".join(render_text(metrics).split())
-    assert f"Own thresholds: each label's with its highest F1, {min(own):.4g} to {max(own):.4g}" in text
+    assert f"Own thresholds: each label's with its highest F1, {min(own):.4g} to {max(own):.4g}, or" in text
+    assert f"or the common one, {common:.4g}, where its F1 is as good" in text
     json.dumps(metrics, allow_nan=False)
 
 
@@ -267,8 +271,8 @@ def test_a_fixed_threshold_replaces_fitting_and_needs_no_hold_out():
     metrics = evaluate(HAND, None, choose_protocols("coco2014", "ml-gcn"))
     assert [find_row(metrics, name)["threshold"] for name in ("at most 3", "free length")] == [0.5, 0.5]
     assert "own thresholds" not in [row["name"] for row in metrics["rows"]]
-    # 0.5 and above among the tagged images: {0, 2} and {0, 1, 2}
-    assert find_row(metrics, "free length")["O-P"] == pytest.approx(4 / 5)
+    # 0.5 and above among the tagged images: {0, 2} and {0, 1, 2}; label 3, never predicted, counts once
+    assert find_row(metrics, "free length")["O-P"] == pytest.approx(4 / (5 + 1))
 
 
 def test_precision_of_labels_never_predicted_follows_the_protocol():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from cnnrnn_tf.evaluation.label_sets import cut_sets
 from cnnrnn_tf.evaluation.metrics import SetMeasures, fit_label_thresholds, fit_threshold
 from tfrecords.errors import UserError
 
@@ -214,14 +215,60 @@ def test_a_label_without_a_positive_is_given_to_no_image_where_whole_sets_count(
 @pytest.mark.parametrize("objective", ["F1", "exact_match"])
 def test_scores_of_any_scale_and_infinite_ones_are_cut(objective):
     scores = np.float32([[np.inf, -3e38], [1e30, 3e38], [-np.inf, -1e30], [-1.0, -np.inf]])
+    assert np.isfinite(fit_label_thresholds(scores, [[1, 1], [1, 1], [1, 1], [1, 1]], None, objective)).all()
     truth = [[1, 0], [1, 1], [0, 0], [0, 0]]
     found = fit_label_thresholds(scores, truth, None, objective, standard_errors=0)
     np.testing.assert_array_equal(scores >= found, np.asarray(truth) == 1)
 
 
+@pytest.mark.parametrize("k", [None, 1, 2])
+def test_minus_infinity_is_never_a_threshold_and_sets_are_cut_as_they_were_counted(k):
+    """Every true label of image 0 scores minus infinity: only a cut there would find them."""
+    scores = np.float32([[-np.inf, -np.inf, -np.inf], [-np.inf, -2, -np.inf], [3, -np.inf, -np.inf]])
+    truth = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1]])
+    cut = fit_threshold(scores, truth, k=k, standard_errors=0)
+    assert cut == -2
+    measures = SetMeasures(3, top_k=k, threshold=cut)
+    measures.update_state(truth, scores)
+    assert float(measures.result()["O-F1"]) == pytest.approx(2 * 2 / (2 + 9))
+    assert cut_sets(scores, np.ones((3, 3)), k, cut).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    for objective in ("F1", "exact_match"):
+        own = fit_label_thresholds(scores, truth, None, objective, standard_errors=0)
+        assert (own > -np.inf).all()
+    # label 2 has no score to cut at, and keeps the common one
+    assert fit_label_thresholds(scores, truth, standard_errors=0).tolist() == [3, -2, -2]
+
+
+def test_a_marginal_of_0_is_no_threshold_and_its_label_keeps_the_common_one():
+    """Label 1 is on no path of the images that have it: at 0 every image would get it."""
+    scores = np.float32([[0.9, 0]] * 20 + [[0.0, 0]] * 5 + [[0.1, 0.3]] * 5)
+    truth = [[1, 1]] * 20 + [[0, 1]] * 5 + [[0, 0]] * 5
+    assert fit_label_thresholds(scores, truth, standard_errors=0)[1] == 0
+    found = fit_label_thresholds(scores, truth, above=0)
+    assert found.tolist() == [fit_threshold(scores, truth, above=0)] * 2 == pytest.approx([0.6, 0.6])
+    for seed in range(20):
+        truth, scores, known = draw_table(seed)
+        scores = np.maximum(scores - 0.3, 0)  # many are 0
+        assert fit_threshold(scores, truth, known, above=0) > 0
+        for objective in ("F1", "exact_match"):
+            assert (fit_label_thresholds(scores, truth, known, objective, above=0) > 0).all()
+
+
+def test_a_label_that_scores_0_everywhere_is_given_to_no_image():
+    """TensorFlow reads the float just above 0 as 0, and every image would reach it."""
+    scores, truth = np.float32([[0.9, 0], [0.1, 0], [0.2, 0]]), [[1, 0], [0, 0], [0, 0]]
+    for objective in ("F1", "exact_match"):
+        own = fit_label_thresholds(scores, truth, None, objective, above=0)
+        measures = SetMeasures(2, threshold=own)
+        measures.update_state(truth, scores)
+        assert float(measures.result()["exact_match"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (([[-np.inf]], [[1]]), "no score of the 1 hold-out images is above -inf; give a threshold, or other"),
+        (([[0.0]], [[1]], None, "F1", 1.0, 0.0), "no score of the 1 hold-out images is above 0"),
         (([[0.5]], [[0]]), "none of the 1 hold-out images has a known label"),
         (([[0.5]], [[1]], [[0]]), "none of the 1 hold-out images has a known label"),
         (([[np.nan]], [[1]]), "1 scores of known labels are NaN"),

@@ -296,7 +296,9 @@ def fit_calibration(holdout: Predictions, vocabulary: LabelVocabulary) -> Calibr
     """
     scores, marks = probabilities_of(holdout), holdout.marks
     temperature = fit_temperature(scores, marks)
-    thresholds = fit_threshold(scores, marks), *fit_label_thresholds(scores, marks).tolist()
+    above = lowest_cut(holdout)
+    own = fit_label_thresholds(scores, marks, above=above)
+    thresholds = fit_threshold(scores, marks, above=above), *own.tolist()
     common, *own = apply_temperature(np.array(thresholds), temperature).tolist()
     return Calibration(
         temperature=temperature,
@@ -316,6 +318,11 @@ def probabilities_of(predictions: Predictions) -> np.ndarray:
     """
     is_marginal = predictions.ranking_rule == RANKING_RULE
     return np.maximum(predictions.scores, 0) if is_marginal else predictions.scores
+
+
+def lowest_cut(predictions: Predictions) -> float:
+    """What a threshold on `probabilities_of` must be above: 0 for a beam search, as 0 is on no path."""
+    return 0.0 if predictions.ranking_rule == RANKING_RULE else -np.inf
 
 
 _AGAIN = "train again, or remove the file to go on without calibration"

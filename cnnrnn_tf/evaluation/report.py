@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn_tf.evaluation.calibration import probabilities_of
+from cnnrnn_tf.evaluation.calibration import lowest_cut, probabilities_of
 from cnnrnn_tf.evaluation.metrics import (
     MAP_DENOMINATORS,
     SET_MEASURES,
@@ -245,6 +245,7 @@ class _Lists:
         k: the most labels in a list; None for any number.
         values: `[images, labels]`, 0/1 sets or scores.
         cut: how `SetMeasures` makes sets of `values`: `top_k` and `threshold`.
+        common_threshold: what labels are cut at that have no threshold of their own.
     """
 
     name: str
@@ -252,6 +253,7 @@ class _Lists:
     k: int | None
     values: np.ndarray
     cut: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    common_threshold: float | None = None
 
 
 def _make_lists(
@@ -282,12 +284,20 @@ def _make_lists(
             {"top_k": k, "threshold": threshold},
         )
     if fixed is None:
-        scores, values = probabilities_of(holdout), probabilities_of(test)
-        for name, objective in (("own thresholds", "F1"), ("own, exact match", "exact_match")):
-            thresholds = fit_label_thresholds(scores, holdout.marks, objective=objective)
-            words = "all labels whose score is at least their own threshold, fitted for "
-            words += "each label's F1" if objective == "F1" else "the whole set"
-            yield _Lists(name, words, None, values, {"threshold": thresholds})
+        yield from _make_own_lists(test, holdout)
+
+
+def _make_own_lists(test: Predictions, holdout: Predictions) -> Iterator[_Lists]:
+    scores, values = probabilities_of(holdout), probabilities_of(test)
+    above = lowest_cut(holdout)
+    if not (scores[holdout.known != 0] > above).any():
+        return
+    common = fit_threshold(scores, holdout.marks, above=above)
+    for name, objective in (("own thresholds", "F1"), ("own, exact match", "exact_match")):
+        thresholds = fit_label_thresholds(scores, holdout.marks, objective=objective, above=above)
+        words = "all labels whose score is at least their own threshold, fitted for "
+        words += "each label's F1" if objective == "F1" else "the whole set"
+        yield _Lists(name, words, None, values, {"threshold": thresholds}, common)
 
 
 def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str, Any]:
@@ -308,7 +318,11 @@ def _measure_list(entry: _Lists, test: Predictions, main: Protocol) -> dict[str,
         "lists": entry.words,
         "k": entry.k,
         "threshold": None if is_own else threshold,
-        **({"label_thresholds": threshold.tolist()} if is_own else {}),
+        **(
+            {"label_thresholds": threshold.tolist(), "common_threshold": entry.common_threshold}
+            if is_own
+            else {}
+        ),
         "list_length": num_predicted / len(test),
         **{name: values[name] for name in SET_MEASURES[:-4]},  # the fractions
         "N+": int(values["N+"]),

@@ -65,13 +65,14 @@ def _explain_cuts(metrics: Mapping[str, Any]) -> str:
 
 
 def _explain_own(metrics: Mapping[str, Any]) -> str:
-    own = next((row["label_thresholds"] for row in metrics["rows"] if "label_thresholds" in row), None)
-    if own is None:
+    row = next((row for row in metrics["rows"] if "label_thresholds" in row), None)
+    if row is None:
         return ""
+    own = row["label_thresholds"]
     return (
         f" Own thresholds: each label's with its highest F1, {min(own):.4g} to {max(own):.4g}, or the common "
-        "one where its F1 is as good, to a standard error; for exact match, those with the most sets right "
-        "as a whole."
+        f"one, {row['common_threshold']:.4g}, where its F1 is as good, to a standard error; for exact match, "
+        "those with the most sets right as a whole."
     )
 
 

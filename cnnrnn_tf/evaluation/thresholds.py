@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from cnnrnn_tf.evaluation.label_sets import cut_sets
 from cnnrnn_tf.evaluation.tables import last_of_each, read_table
 from tfrecords.errors import UserError, nearest
 
@@ -13,11 +14,16 @@ Objective = Literal["F1", "exact_match"]
 OBJECTIVES = get_args(Objective)
 
 _FAIR_CUT = 0.5  # of a probability
-_FLOAT32_RANGE = np.finfo(np.float32).min, np.finfo(np.float32).max
+_HIGHEST, _LEAST_NORMAL = np.finfo(np.float32).max, np.finfo(np.float32).tiny
 
 
 def fit_threshold(
-    scores: Any, labels: Any, known: Any = None, k: int | None = None, standard_errors: float = 1.0
+    scores: Any,
+    labels: Any,
+    known: Any = None,
+    k: int | None = None,
+    standard_errors: float = 1.0,
+    above: float = -np.inf,
 ) -> float:
     """The threshold that gives lists of at most `k` labels the highest O-F1, as far as the images can tell.
 
@@ -36,12 +42,15 @@ def fit_threshold(
         k: longest list; None for any length.
         standard_errors: how much worse than the best a threshold may be, as multiples of
             sqrt(F1 (1 - F1) / true labels); 0 returns the best score, the highest of equals.
+        above: what a threshold must be above: a score of minus infinity, or a marginal of 0 (of a label on no
+            path), says that the label was never thought of, and a cut there gives it to every image.
 
     Returns:
         The lowest score that enters a list.
 
     Raises:
-        UserError: the tables do not fit, a score is NaN, or no known label is true (any threshold would do).
+        UserError: the tables do not fit, a score is NaN, no known label is true (any threshold would do), or
+            no score is above `above`.
 
     >>> fit_threshold([[0.9, 0.6, 0.2], [0.7, 0.4, 0.3]], [[1, 1, 0], [1, 0, 0]], standard_errors=0)
     0.6
@@ -51,7 +60,12 @@ def fit_threshold(
         raise UserError(f"k, the longest list, must be at least 1, got {k!r}")
     truth, scores, mask = _read_holdout(scores, labels, known)
     num_true = np.count_nonzero(truth)
-    eligible = mask if k is None else _best_known(scores, mask, k)
+    eligible = (cut_sets(scores, mask, k) != 0) & (scores > above)
+    if not eligible.any():
+        raise UserError(
+            f"no threshold can be fitted: no score of the {len(scores)} hold-out images is above {above:g}; "
+            "give a threshold, or other scores"
+        )
     cuts, counts, hits = _count_by_score(scores[eligible], truth[eligible])
     f1 = 2 * hits / (counts + num_true)
     best = int(np.argmax(f1))
@@ -67,6 +81,7 @@ def fit_label_thresholds(
     known: Any = None,
     objective: Objective = "F1",
     standard_errors: float = 1.0,
+    above: float = -np.inf,
 ) -> np.ndarray:
     """A threshold of each label's own, in place of one for all: for lists of any length.
 
@@ -94,13 +109,15 @@ def fit_label_thresholds(
         objective: "F1" or "exact_match".
         standard_errors: how much worse than the best an F1 may be, in standard errors; 0 gives each label
             with a positive the best of its own, the highest of equals.
+        above: what every threshold must be above, as in `fit_threshold`; a label without such a score keeps
+            the common one.
 
     Returns:
         `<float32>[labels]`, the lowest score at which an image gets the label.
 
     Raises:
-        UserError: the tables do not fit, a score is NaN, no known label is true, or the objective has another
-            name.
+        UserError: the tables do not fit, a score is NaN, no known label is true, no score is above `above`,
+            or the objective has another name.
 
     >>> scores = [[0.9, 0.3], [0.8, 0.2], [0.2, 0.1], [0.1, 0.0]]
     >>> fit_label_thresholds(scores, [[1, 1], [1, 1], [0, 0], [0, 0]], standard_errors=0)
@@ -112,21 +129,26 @@ def fit_label_thresholds(
             f"objective {objective!r} of thresholds{nearest(str(objective), OBJECTIVES)}: "
             f"choose from {', '.join(OBJECTIVES)}"
         )
-    finite = np.clip(np.asarray(scores, np.float32), *_FLOAT32_RANGE)
+    finite = np.minimum(np.asarray(scores, np.float32), _HIGHEST)
     truth, scores, mask = _read_holdout(finite, labels, known)
-    common = fit_threshold(scores, labels, known, standard_errors=standard_errors)
-    own = _fit_f1(scores, truth, mask, np.float32(common), standard_errors)
-    return own if objective == "F1" else _fit_exact_match(scores, truth, mask, own)
+    common = fit_threshold(scores, labels, known, standard_errors=standard_errors, above=above)
+    own = _fit_f1(scores, truth, mask, np.float32(common), standard_errors, above)
+    return own if objective == "F1" else _fit_exact_match(scores, truth, mask, own, above)
 
 
 def _fit_f1(
-    scores: np.ndarray, truth: np.ndarray, mask: np.ndarray, common: np.float32, standard_errors: float
+    scores: np.ndarray,
+    truth: np.ndarray,
+    mask: np.ndarray,
+    common: np.float32,
+    standard_errors: float,
+    above: float,
 ) -> np.ndarray:
     fitted = np.full(scores.shape[1], common, np.float32)
-    for label in np.flatnonzero(truth.any(axis=0)):
+    for label in np.flatnonzero((truth.any(axis=0)) & (mask & (scores > above)).any(axis=0)):
         seen = mask[:, label]
         hits, found = truth[seen, label], scores[seen, label]
-        cuts, counts, correct = _count_by_score(found, hits)
+        cuts, counts, correct = _count_by_score(found, hits, above)
         num_true = np.count_nonzero(hits)
         f1 = 2 * correct / (counts + num_true)
         best = int(np.argmax(f1))
@@ -145,16 +167,18 @@ def _standard_error(f1: float, num_true: int) -> float:
     return float(np.sqrt(share * (1 - share) / (num_true + 2)))
 
 
-def _fit_exact_match(scores: np.ndarray, truth: np.ndarray, mask: np.ndarray, own: np.ndarray) -> np.ndarray:
-    common = _common_exact_match(scores, truth, mask)
+def _fit_exact_match(
+    scores: np.ndarray, truth: np.ndarray, mask: np.ndarray, own: np.ndarray, above: float
+) -> np.ndarray:
+    common = _common_exact_match(scores, truth, mask, above)
     ends = [
-        _ascend(scores, truth, mask, np.broadcast_to(np.asarray(start, np.float32), own.shape).copy())
-        for start in (common, _FAIR_CUT, own)
+        _ascend(scores, truth, mask, np.broadcast_to(np.asarray(start, np.float32), own.shape).copy(), above)
+        for start in (common, max(_FAIR_CUT, np.nextafter(np.float32(above), np.float32(np.inf))), own)
     ]
     return max(ends, key=lambda end: end[1])[0]  # the first of equals
 
 
-def _common_exact_match(scores: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.float32:
+def _common_exact_match(scores: np.ndarray, truth: np.ndarray, mask: np.ndarray, lowest: float) -> np.float32:
     """The one threshold for all labels with the most images right, the highest of equals.
 
     An image is right at thresholds above its best false label, up to its worst true one.
@@ -163,13 +187,13 @@ def _common_exact_match(scores: np.ndarray, truth: np.ndarray, mask: np.ndarray)
     up_to = np.min(scores, axis=1, where=truth, initial=np.inf)
     can_be_right = above < up_to
     above, up_to = np.sort(above[can_be_right]), np.sort(up_to[can_be_right])
-    cuts = np.append(np.unique(scores[truth]), _just_above(scores[mask]))
+    cuts = np.append(np.unique(scores[truth & (scores > lowest)]), _just_above(scores[mask]))
     num_right = np.searchsorted(above, cuts, "left") - np.searchsorted(up_to, cuts, "left")
     return cuts[len(cuts) - 1 - np.argmax(num_right[::-1])]
 
 
 def _ascend(
-    scores: np.ndarray, truth: np.ndarray, mask: np.ndarray, cuts: np.ndarray
+    scores: np.ndarray, truth: np.ndarray, mask: np.ndarray, cuts: np.ndarray, above: float
 ) -> tuple[np.ndarray, int]:
     """Moves one threshold after the other while images are won; returns them and how many are right."""
     wrong = ((scores >= cuts) != truth) & mask
@@ -180,7 +204,7 @@ def _ascend(
         for label, cut in enumerate(cuts):
             others_right = num_wrong == wrong[:, label]
             counted = others_right & mask[:, label]
-            better = _best_exact_cut(scores[counted, label], truth[counted, label], cut)
+            better = _best_exact_cut(scores[counted, label], truth[counted, label], cut, above)
             if better is None:
                 continue
             cuts[label], has_moved = better, True
@@ -190,11 +214,11 @@ def _ascend(
     return cuts, int(np.count_nonzero(num_wrong == 0))
 
 
-def _best_exact_cut(scores: np.ndarray, hits: np.ndarray, cut: np.float32) -> np.float32 | None:
+def _best_exact_cut(scores: np.ndarray, hits: np.ndarray, cut: np.float32, above: float) -> np.float32 | None:
     """The threshold with the most cells right, of equals the nearest to `cut`; None where that is as good."""
     if not len(scores):
         return None
-    found, counts, correct = _count_by_score(scores, hits)
+    found, counts, correct = _count_by_score(scores, hits, above)
     found = np.concatenate([[_just_above(scores)], found])  # at the first, no image gets the label
     num_right = np.concatenate([[0], 2 * correct - counts]) + np.count_nonzero(~hits)
     if num_right.max() <= np.count_nonzero((scores >= cut) == hits):
@@ -212,8 +236,10 @@ def _between(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 
 
 def _just_above(scores: np.ndarray) -> np.float32:
+    """A threshold that no score reaches; a normal float, as TensorFlow reads subnormal ones as 0."""
     with np.errstate(over="ignore"):  # above the highest float is infinity
-        return np.nextafter(scores.max(), np.float32(np.inf))
+        found = np.nextafter(scores.max(), np.float32(np.inf))
+    return max(found, _LEAST_NORMAL) if found > 0 else found
 
 
 def _middle_as_good(cuts: np.ndarray, f1: np.ndarray, best: int, lowest_f1: float) -> float:
@@ -221,7 +247,7 @@ def _middle_as_good(cuts: np.ndarray, f1: np.ndarray, best: int, lowest_f1: floa
     worse = np.flatnonzero(f1 < lowest_f1)
     first = max(worse[worse < best], default=-1) + 1
     last = min(worse[worse > best], default=len(f1)) - 1
-    middle = float((cuts[first] + cuts[last]) / 2)
+    middle = float(cuts[first] / 2 + cuts[last] / 2)  # their sum may be beyond the range
     return middle if np.isfinite(middle) else float(cuts[best])
 
 
@@ -241,16 +267,16 @@ def _check_standard_errors(standard_errors: float) -> None:
         raise UserError(f"standard_errors {standard_errors}: expected 0 or more")
 
 
-def _best_known(scores: np.ndarray, mask: np.ndarray, k: int) -> np.ndarray:
-    """`<bool>[images, labels]`: each image's k best known labels, all of them where fewer are known."""
-    order = np.lexsort((-scores, ~mask), axis=1)[:, :k]  # the last key is the first to sort by
-    best = np.zeros_like(mask)
-    np.put_along_axis(best, order, True, axis=1)
-    return best & mask
+def _count_by_score(
+    scores: np.ndarray, hits: np.ndarray, above: float = -np.inf
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct scores, highest first, and how many cells and how many true ones score at least that.
 
-
-def _count_by_score(scores: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct scores, highest first, and how many cells and how many true ones score at least that."""
+    Those of `above` and below are left out: they can only be the last ones, and change no count.
+    """
+    scores, hits = scores[scores > above], hits[scores > above]
+    if not len(scores):
+        return scores, *np.zeros((2, 0), np.int64)
     order = np.argsort(scores)[::-1]
     scores, hits = scores[order], np.cumsum(hits[order])
     ends = last_of_each(scores)

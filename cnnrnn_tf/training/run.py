@@ -372,9 +372,12 @@ def _keep_best(trained: keras.Model, run_dir: Path) -> None:
 
 
 def _calibrate(holdout: Predictions, vocabulary: LabelVocabulary, run_dir: Path) -> Calibration | None:
-    """Fits temperature and thresholds on the hold-out and saves them; None where it has no label."""
+    """Fits temperature and thresholds on the hold-out and saves them; None where there is nothing to fit."""
     if not holdout.truth.any():
         _LOGGER.info("no calibration: none of the %d hold-out images has a known label", len(holdout))
+        return None
+    if not (holdout.scores[holdout.known != 0] > 0).any():
+        _LOGGER.info("no calibration: no label is on any path of the %d hold-out images", len(holdout))
         return None
     calibration = fit_calibration(holdout, vocabulary)
     calibration.save(run_dir)
