@@ -73,7 +73,7 @@ def mean_log_loss(scores, truth, known, temperature):
 def test_the_temperature_is_that_of_a_grid_search(temperature):
     truth, scores = draw_table(1, temperature, num_images=60)
     known = np.random.default_rng(2).random(truth.shape) < 0.8
-    found = fit_temperature(scores, truth, known)
+    found = fit_temperature(scores, truth, known, standard_errors=0)
     grid = np.geomspace(found / 1.5, found * 1.5, 61)
     losses = [mean_log_loss(scores, truth, known, each) for each in grid]
     assert abs(int(np.argmin(losses)) - 30) <= 1
@@ -87,19 +87,63 @@ def test_with_many_images_the_temperature_that_spoilt_the_probabilities_is_found
 
 
 def test_labels_on_no_path_count_as_probability_0_and_all_paths_as_1_without_infinite_loss():
-    truth = np.array([[1, 0]] * 9 + [[0, 1]])
-    ranked, plain = np.array([[1.0, -1e6]] * 10), np.array([[1.0, 0.0]] * 10)
+    truth = np.array([[1, 0]] * 90 + [[0, 1]] * 10)
+    ranked, plain = np.array([[1.0, -1e6]] * 100), np.array([[1.0, 0.0]] * 100)
     found = fit_temperature(ranked, truth)
     assert found == fit_temperature(plain, truth)
     # nine of ten hold where 0.9999 was said: ln 9999 / T = ln 9
     assert found == pytest.approx(np.log(9999) / np.log(9), rel=1e-3)
-    np.testing.assert_allclose(apply_temperature(ranked, found), [[0.9, 0.1]] * 10, rtol=1e-3)
+    np.testing.assert_allclose(apply_temperature(ranked, found), [[0.9, 0.1]] * 100, rtol=1e-3)
 
 
 def test_a_hold_out_without_a_mistake_or_without_a_hint_gives_a_temperature_within_bounds():
-    assert fit_temperature([[0.9, 0.1]], [[1, 0]]) == pytest.approx(0.5, rel=1e-3)
-    assert fit_temperature([[0.9, 0.1]], [[0, 1]]) == pytest.approx(10, rel=1e-3)
-    assert fit_temperature([[0.5, 0.5]], [[0, 1]]) == 1
+    scores = [[0.9, 0.1], [0.8, 0.3]]
+    assert fit_temperature(scores, [[1, 0], [1, 0]]) == pytest.approx(0.5, rel=1e-3)
+    assert fit_temperature(scores, [[0, 1], [0, 1]]) == pytest.approx(10, rel=1e-3)
+    for standard_errors in (0, 1):
+        assert fit_temperature([[0.5, 0.5]] * 2, [[0, 1]] * 2, None, standard_errors) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_temperature_stays_1_unless_the_gain_of_images_exceeds_its_standard_error(seed):
+    """As the definition has it: the losses of each image before and after, their differences, and t > 1."""
+    truth, scores = draw_table(seed, 1.3, num_images=6 + 10 * seed)
+    known = np.random.default_rng(seed).random(truth.shape) < 0.8
+    best = fit_temperature(scores, truth, known, standard_errors=0)
+    gains = []
+    for row in zip(scores, truth, known, strict=True):
+        if row[2].any():
+            before, after = (mean_log_loss(*row, temperature) for temperature in (1.0, best))
+            gains.append((before - after) * row[2].sum())
+    assert best != 1
+    bound = np.std(gains, ddof=1) / np.sqrt(len(gains))
+    assert fit_temperature(scores, truth, known) == (best if np.mean(gains) > bound else 1)
+
+
+def test_one_image_and_a_few_that_disagree_leave_the_temperature_at_1():
+    assert fit_temperature([[0.9, 0.1]], [[0, 1]]) == 1
+    scores, truth = [[0.9]] * 6, [[1], [1], [1], [1], [1], [0]]
+    assert fit_temperature(scores, truth, standard_errors=0) > 1.3
+    assert fit_temperature(scores, truth) == 1
+    assert fit_temperature(scores * 100, truth * 100) > 1.3
+
+
+@pytest.mark.parametrize(
+    ("scores", "truth", "note"),
+    [
+        ([[0.9]] * 4, [[1], [1], [1], [0]], "T stays 1: 4 hold-out images do not tell a better one from"),
+        ([[0.9]] * 4, [[0]] * 4, "T ends at a bound of 0.5 to 10"),
+        ([[0.9]] * 4, [[1]] * 4, "T ends at a bound of 0.5 to 10"),
+        ([[0.9]] * 40, [[1], [1], [1], [0]] * 10, ""),
+    ],
+)
+def test_a_calibration_says_what_is_odd_about_its_temperature(scores, truth, note):
+    ids = [str(i) for i in range(len(scores) + 1)]  # one more has the label, as thresholds need
+    holdout = Predictions.from_scores(ids, [*truth, [1]], [[1]] * len(ids), [*scores, [0.9]])
+    if note.startswith("T stays"):
+        holdout = holdout.take(np.arange(4))
+    found = fit_calibration(holdout, vocabulary_of(1)).note
+    assert found.startswith(note) and bool(found) == bool(note)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -229,6 +273,9 @@ def test_a_calibration_is_read_back_equal(tmp_path):
     assert Calibration.load(tmp_path, vocabulary_of(5)) == found
     content = json.loads((tmp_path / FILE_NAME).read_text())
     assert list(content) == [field.name for field in dataclasses.fields(Calibration)]
+    del content["note"]  # as it was before there were notes
+    (tmp_path / FILE_NAME).write_text(json.dumps(content))
+    assert Calibration.load(tmp_path, vocabulary_of(5)) == dataclasses.replace(found, note="")
     assert Calibration.load(tmp_path / "figures", vocabulary_of(5)) is None
 
 

@@ -32,7 +32,7 @@ UNSEEN = 1e-4
 _TEMPERATURES = 0.5, 10.0  # below 0.5 float32 begins to tie what lies next to 1
 
 
-def fit_temperature(scores: Any, labels: Any, known: Any = None) -> float:
+def fit_temperature(scores: Any, labels: Any, known: Any = None, standard_errors: float = 1.0) -> float:
     """The temperature with the least binary log-loss, mean over the known cells.
 
     A marginal is exactly 0 where no candidate path holds the label, and exactly 1 where all do; it is a share
@@ -40,14 +40,18 @@ def fit_temperature(scores: Any, labels: Any, known: Any = None) -> float:
     interval; without it T would not touch these cells, which are most, and one wrong among them would cost
     infinitely much. A clip would tie what lies beyond it; this keeps all orders.
 
-    It is looked for from 0.5 to 10: on a hold-out without a mistake ever lower ones are ever better. Where
-    none is better than 1, it is 1.
+    It is looked for from 0.5 to 10: on a hold-out without a mistake ever lower ones are ever better. It stays
+    1 unless the gain in log-loss, image by image, exceeds its own standard error (of the mean over images):
+    a few images fit any T, and tell nothing of others. It is the rule by which thresholds are chosen
+    (`thresholds.fit_threshold`; Breiman et al., 1984, section 3.4.3). The cells of one image hang together,
+    so images are counted, not cells.
 
     Args:
         scores: `<float>[images, labels]`, probabilities 0 to 1; below 0 (a label on no path, ranked by
             `beam_search.rank_labels`) reads as 0.
         labels: `[images, labels]`, above 0 where the image has the label, below 0 where unknown.
         known: `[images, labels]`, 0 or False where unknown.
+        standard_errors: how many standard errors of its mean the gain must exceed; 0 returns the best T.
 
     Returns:
         T.
@@ -55,10 +59,24 @@ def fit_temperature(scores: Any, labels: Any, known: Any = None) -> float:
     Raises:
         UserError: the tables do not fit, a score is NaN or above 1, or nothing is known.
 
-    >>> f"{fit_temperature([[0.9]] * 4, [[1], [1], [1], [0]]):.2f}"  # three quarters hold: T = ln 9 / ln 3
+    >>> f"{fit_temperature([[0.9]] * 40, [[1], [1], [1], [0]] * 10):.2f}"  # 3/4 hold: T = ln 9 / ln 3
     '2.00'
+    >>> fit_temperature([[0.9]] * 4, [[1], [1], [1], [0]])  # four images do not tell that from chance
+    1.0
     """
     truth, scores, mask = _read_probabilities(scores, labels, known)
+    best = _find_temperature(truth, scores, mask)
+    gains = _gain_per_image(truth, scores, mask, best)
+    if not standard_errors:
+        return best if gains.sum() > 0 else 1.0
+    if len(gains) < 2:
+        return 1.0
+    standard_error = gains.std(ddof=1) / np.sqrt(len(gains))
+    return best if gains.mean() > standard_errors * standard_error else 1.0
+
+
+def _find_temperature(truth: np.ndarray, scores: np.ndarray, mask: np.ndarray) -> float:
+    """The temperature with the least log-loss, within `_TEMPERATURES`."""
     logits = _logit(scores[mask])
     sum_of_true = logits[truth[mask]].sum()
     values, counts = np.unique(logits, return_counts=True)  # most cells are 0
@@ -70,7 +88,16 @@ def fit_temperature(scores: Any, labels: Any, known: Any = None) -> float:
     found = minimize_scalar(
         mean_log_loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6}
     )
-    return float(np.exp(found.x)) if found.fun < mean_log_loss(0.0) else 1.0
+    return float(np.exp(found.x))
+
+
+def _gain_per_image(
+    truth: np.ndarray, scores: np.ndarray, mask: np.ndarray, temperature: float
+) -> np.ndarray:
+    """`<float64>[images with a known label]`: how much less log-loss T gives the known cells of each."""
+    logits = np.where(truth, -1, 1) * _logit(scores)
+    gains = np.logaddexp(0, logits) - np.logaddexp(0, logits / temperature)
+    return np.sum(gains, axis=1, where=mask)[mask.any(axis=1)]
 
 
 def apply_temperature(scores: Any, temperature: float) -> np.ndarray:
@@ -169,6 +196,7 @@ class Calibration:
         ece_after: the same of the calibrated probabilities.
         num_images: images of the hold-out.
         vocabulary_fingerprint: of the labels.
+        note: what there is to say of the temperature, if anything: that it stayed 1, or ended at a bound.
 
     Raises:
         UserError: a number is outside its range.
@@ -181,6 +209,7 @@ class Calibration:
     ece_after: float
     num_images: int
     vocabulary_fingerprint: str
+    note: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_thresholds", tuple(self.label_thresholds))
@@ -230,6 +259,8 @@ class Calibration:
         """
         try:
             types = {field.name: field.type for field in dataclasses.fields(cls)}
+            if "note" not in content:  # of before there were notes
+                del types["note"]
             values = {name: _READERS[kind](content[name]) for name, kind in types.items()}
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -308,7 +339,17 @@ def fit_calibration(holdout: Predictions, vocabulary: LabelVocabulary) -> Calibr
         ece_after=expected_calibration_error(apply_temperature(scores, temperature), marks),
         num_images=len(holdout),
         vocabulary_fingerprint=vocabulary.fingerprint,
+        note=_describe_temperature(temperature, len(holdout)),
     )
+
+
+def _describe_temperature(temperature: float, num_images: int) -> str:
+    if temperature == 1:
+        return f"T stays 1: {num_images:,} hold-out images do not tell a better one from chance"
+    low, high = _TEMPERATURES
+    if temperature < 1.01 * low or temperature > 0.99 * high:
+        return f"T ends at a bound of {low:g} to {high:g}, between which it is looked for"
+    return ""
 
 
 def probabilities_of(predictions: Predictions) -> np.ndarray:

@@ -381,6 +381,12 @@ def _calibrate(holdout: Predictions, vocabulary: LabelVocabulary, run_dir: Path)
         return None
     calibration = fit_calibration(holdout, vocabulary)
     calibration.save(run_dir)
+    _LOGGER.info(
+        "calibration: T %.2f from %d hold-out images%s",
+        calibration.temperature,
+        len(holdout),
+        f"; {calibration.note}" if calibration.note else "",
+    )
     return calibration
 
 
