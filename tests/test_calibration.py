@@ -264,6 +264,8 @@ def test_the_error_is_measured_on_another_split_with_what_the_hold_out_fitted():
         "holdout_ece_after": found.ece_after,
     }
     assert entry["ece_after"] < entry["ece_before"]
+    on_itself = found.measure(test, is_fitted_here=True)
+    assert on_itself == {key: entry[key] for key in ("temperature", "threshold", "holdout_images")}
     json.dumps(entry, allow_nan=False)
 
 

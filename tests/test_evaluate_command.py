@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import shutil
 from datetime import datetime
 
 import numpy as np
@@ -15,10 +17,18 @@ from tiny_model import make_model
 
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
 from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.evaluation.label_sets import cut_sets
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, load_predictions, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions
-from cnnrnn_tf.evaluation.protocol_comparison import COMPARED, measure, own_row, print_comparison
+from cnnrnn_tf.evaluation.protocol_comparison import (
+    COMPARED,
+    measure,
+    own_row,
+    own_sets,
+    print_comparison,
+    save_label_tables,
+)
 from cnnrnn_tf.evaluation.report import find_row
 from cnnrnn_tf.evaluation.set_metrics import SetMeasures
 from cnnrnn_tf.training import evaluate, runs
@@ -77,6 +87,16 @@ def tabulate(split, num_images, seed, dataset="", paths=False):
     return PredictionFile(predictions, vocabulary, split, dataset)
 
 
+def add_paths(content):
+    """Each image's path has the labels that score 0.45 or more, best first."""
+    found = content.predictions
+    order = np.argsort(-found.scores, axis=1)
+    lengths = (found.scores >= 0.45).sum(axis=1)
+    fields = {name: getattr(found, name) for name in ("image_ids", "labels", "known", "scores")}
+    paths = Predictions(**fields, paths=order, path_lengths=lengths, path_log_probs=np.zeros(len(found)))
+    return dataclasses.replace(content, predictions=paths)
+
+
 TEST, HOLDOUT = tabulate("test", 300, 0, "nuswide81"), tabulate("holdout", 200, 1, "nuswide81")
 
 
@@ -102,8 +122,19 @@ def test_all_protocols_of_a_run_come_from_one_decoding_of_each_split(run_dir, ca
     names -= {"config.json", "vocabulary.json", "environment.json"}
     assert names == {
         *("predictions-test.jsonl", "predictions-holdout.jsonl"),
-        *("per_label-test.csv", "per_label-holdout.csv", "metrics-test-all.json"),
+        *(f"per_label-{split}-{name}.csv" for split in ("test", "holdout") for name in COMPARED),
+        "metrics-test-all.json",
     }
+    assert all(f"label by label: {run_dir}/per_label-test-{name}.csv\n" in out for name in COMPARED)
+    lists = {}
+    for name in COMPARED:
+        rows = list(csv.DictReader((run_dir / f"per_label-test-{name}.csv").open()))
+        lists[name] = {row["lists"] for row in rows}
+        assert lists[name] == {own_row(saved["protocols"][name])["name"]}
+        assert sum(int(row["positives"]) for row in rows) == round(
+            saved["protocols"][name]["labels_per_image"] * saved["protocols"][name]["images"]
+        )
+    assert lists["free"] == {"best path"} and lists["asl"] == {"free length"}
 
 
 def test_the_files_of_a_run_give_its_numbers_again_without_the_model(run_dir, capsys):
@@ -117,6 +148,7 @@ def test_the_files_of_a_run_give_its_numbers_again_without_the_model(run_dir, ca
     assert cnnrnn(["evaluate", "--predictions", str(test), "--holdout", str(holdout)]) == 0
     again = json.loads((run_dir / "predictions-test-metrics.json").read_text())
     assert again == before
+    assert f"label by label: {run_dir / 'predictions-test-per_label.csv'}" in capsys.readouterr().out
     per_label = (run_dir / "per_label-test.csv").read_text()
     assert (run_dir / "predictions-test-per_label.csv").read_text() == per_label
 
@@ -127,6 +159,24 @@ def test_a_split_that_holds_the_hold_out_fits_no_threshold_on_itself(run_dir, ca
     metrics = json.loads((run_dir / f"metrics-{split}.json").read_text())
     assert [row["threshold"] for row in metrics["rows"]] == [None] * len(metrics["rows"])
     assert metrics["holdout_images"] is None
+    assert "the hold-out is what is reported, so nothing is fitted on it" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_the_error_of_a_calibration_is_not_measured_on_the_images_that_fitted_it(run_dir, tmp_path, capsys):
+    copy = shutil.copytree(run_dir, tmp_path / "calibrated")
+    vocabulary = LabelVocabulary.load(copy)
+    Calibration(1.3, 0.4, [0.4] * 3, 0.1, 0.05, 12, vocabulary.fingerprint).save(copy)
+    for split, measured in (("holdout", False), ("train+holdout", False), ("train", True), ("test", True)):
+        assert cnnrnn(["evaluate", str(copy), "--split", split]) == 0
+        out = capsys.readouterr().out
+        entry = json.loads((copy / f"metrics-{split}.json").read_text())["calibration"]
+        assert ("ece_after" in entry, "ece_before" in entry) == (measured, measured)
+        assert ("no calibration error: 12 of these images fitted T (1.30)" in out) != measured
+        assert (f"calibration error (ECE, {split})" in out) == measured
+    assert cnnrnn(["evaluate", str(copy), "--protocol", "all"]) == 0
+    assert capsys.readouterr().out.count("calibration error (ECE, test)") == 1  # once for all protocols
 
 
 def test_the_rest_of_train_has_its_thresholds_from_the_hold_out(run_dir, capsys):
@@ -149,6 +199,82 @@ def test_each_protocol_has_its_own_row(comparison):
     at_most = measure(tabulate("test", 50, 0, "coco2014"), HOLDOUT, "cnn-rnn")
     assert own_row(at_most)["name"] == "at most 3"
     assert own_row(measure(TEST, None, "asl")) is None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "row"),
+    [
+        ("nuswide81", "cnn-rnn", "best path, first 3"),
+        ("coco2014", "cnn-rnn", "best path, first 3"),
+        ("voc2007", "cnn-rnn", "best path"),
+        ("mine", "free", "best path"),
+        ("mine", "asl", "free length"),
+        ("mine", "ml-gcn", "free length"),
+        ("mine", "srn", "free length"),
+    ],
+)
+def test_the_row_of_a_model_of_paths_is_what_it_emits_unless_the_protocol_cuts_scores(dataset, protocol, row):
+    test, holdout = add_paths(tabulate("test", 40, 0, dataset)), add_paths(tabulate("holdout", 40, 1))
+    metrics = measure(test, holdout, protocol)
+    assert own_row(metrics)["name"] == row
+    name, counted, sets = own_sets(test.predictions, metrics)
+    main = metrics["protocols"][0]
+    truth = test.predictions.truth
+    chosen = truth.any(axis=1) if main["images"] == "tagged" else np.ones(40, bool)
+    assert name == row and len(counted) == metrics["images"] == chosen.sum()
+    assert sets.sum() == pytest.approx(own_row(metrics)["list_length"] * metrics["images"])
+    right = np.sum((sets != 0) & truth[chosen])
+    assert right == pytest.approx(own_row(metrics)["O-R"] * truth.sum())
+    file = io.StringIO()
+    print_comparison(measure(test, holdout, "all"), file)
+    text = " ".join(file.getvalue().split())
+    assert "free: what the model emits, " in text and "asl: every label that reaches the threshold, " in text
+    assert "Not needed: cnn-rnn and free." in text
+
+
+def test_a_table_of_labels_counts_the_images_and_the_lists_of_its_protocol(tmp_path):
+    """Two images of three count for asl; the threshold is 0.5 for srn, and label b is unknown of y."""
+    vocabulary = LabelVocabulary.from_counts({"a": 2, "b": 1})
+    labels, known = [[1, 1], [1, 0], [0, 0]], [[1, 1], [1, 0], [1, 1]]
+    found = Predictions.from_scores(["x", "y", "z"], labels, known, [[0.9, 0.2], [0.4, 0.9], [0.8, 0.1]])
+    test = PredictionFile(found, vocabulary, "test")
+    holdout = Predictions.from_scores(["h"], [[1, 1]], [[1, 1]], [[0.3, 0.2]])
+    for protocol, expected in {
+        "asl": [("a", 2, 2, 2), ("b", 1, 1, 1)],
+        "srn": [("a", 2, 2, 1), ("b", 1, 0, 0)],
+    }.items():
+        metrics = measure(test, PredictionFile(holdout, vocabulary, "holdout"), protocol)
+        save_label_tables(tmp_path / "t", test, metrics, protocol)
+        rows = list(csv.DictReader((tmp_path / f"t-{protocol}.csv").open()))
+        keys = ("positives", "predicted", "correct")
+        assert [(row["label"], *(int(row[key]) for key in keys)) for row in rows] == expected
+        assert [row["lists"] for row in rows] == ["free length"] * 2
+
+
+def test_a_protocol_under_which_no_image_counts_is_left_out_with_one_line(tmp_path):
+    bare = PredictionFile(TEST.predictions.take(~TEST.predictions.truth.any(axis=1)), TEST.vocabulary, "test")
+    found = measure(bare, HOLDOUT, "all")
+    assert list(found["protocols"]) == ["cnn-rnn", "srn", "free"]
+    assert list(found["left_out"]) == ["ml-gcn", "asl"]
+    file = io.StringIO()
+    print_comparison(found, file)
+    assert "ml-gcn is left out: no image counts. Images with at least one label;" in file.getvalue()
+    save_label_tables(tmp_path / "t", bare, found, "all")
+    assert {path.name for path in tmp_path.iterdir()} == {"t-cnn-rnn.csv", "t-srn.csv", "t-free.csv"}
+    nothing = Predictions.from_scores(["x"], [[0] * 12], [[0] * 12], [[0.5] * 12])
+    with pytest.raises(UserError, match="none of the 1 images of 'test' counts under protocol 'cnn-rnn'"):
+        measure(PredictionFile(nothing, TEST.vocabulary, "test"), HOLDOUT, "all")
+
+
+def test_protocols_of_scores_that_are_no_probabilities_say_so():
+    logits = 6 * TEST.predictions.scores - 3
+    test = dataclasses.replace(
+        TEST, predictions=dataclasses.replace(TEST.predictions, scores=logits), dataset=""
+    )
+    found = measure(test, None, "all")
+    words = {part["about"]: part["words"] for part in found["differences"]}
+    assert "srn: every label that reaches the threshold, left out as these scores are no" in words["lists"]
+    print_comparison(found, io.StringIO())
 
 
 def test_the_words_hold_the_numbers_of_the_tables(comparison):
@@ -200,7 +326,7 @@ def test_where_every_image_has_a_label_the_words_say_that_it_changes_nothing():
     found = measure(every, None, "all")
     words = {part["about"]: part["words"] for part in found["differences"]}
     assert "Here every image has a label, so that this changes nothing." in words["images"]
-    assert "None is fitted: there is no hold-out with labels." in words["thresholds"]
+    assert "None is fitted: no hold-out with labels to fit it on." in words["thresholds"]
     assert "free: every label that reaches the threshold, left out for want of a threshold." in words["lists"]
     print_comparison(found, io.StringIO())
 
@@ -254,7 +380,7 @@ def test_a_file_of_another_program_is_measured(tmp_path, capsys):
     metrics = json.loads((tmp_path / "mine-metrics-srn.json").read_text())
     reached = sum(value >= 0.5 for image in scores for value in image.values())
     assert find_row(metrics, "free length")["list_length"] == pytest.approx(reached / 40)
-    rows = list(csv.DictReader((tmp_path / "mine-per_label.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "mine-per_label-srn.csv").open()))
     assert [row["label"] for row in rows] == ["boat", "sea", "sky"]
     assert [row["train_count"] for row in rows] == [""] * 3
     assert int(rows[2]["predicted"]) == sum(image["sky"] >= 0.5 for image in scores)
@@ -291,7 +417,16 @@ def test_a_hold_out_of_other_labels_is_refused(tmp_path):
 
 def test_a_hold_out_that_shares_images_is_refused():
     with pytest.raises(UserError, match="300 images are both in 'test' and in the hold-out, such as 'test0'"):
-        measure(TEST, TEST)
+        measure(TEST, dataclasses.replace(TEST, split="holdout"))
+
+
+@pytest.mark.parametrize(("test", "holdout"), [("test", "test"), ("val", "test"), ("val", "val")])
+def test_a_hold_out_that_is_another_file_of_what_is_reported_is_refused(test, holdout):
+    files = dataclasses.replace(TEST, split=test), dataclasses.replace(HOLDOUT, split=holdout)
+    with pytest.raises(
+        UserError, match=f"are of split '{holdout}', and thresholds would be fitted on .*; give"
+    ):
+        measure(*files)
 
 
 def test_saved_predictions_are_measured_to_the_last_digit(tmp_path, comparison):

@@ -386,11 +386,44 @@ def test_scores_alone_give_the_rows_that_are_cut_from_scores_and_no_word_about_p
     names = ["exactly 3", "at most 3", "free length", "own thresholds", "own, exact match"]
     assert [row["name"] for row in metrics["rows"]] == names
     assert metrics["rows"] == whole["rows"][2:]
-    assert metrics["ranking"] == whole["ranking"]
+    levels = {f"precision@score>={level}": None for level in (0.2, 0.5, 0.8)}  # a score is -9
+    assert metrics["ranking"] == whole["ranking"] | levels
     assert "images_without_path" not in metrics and metrics["ranking_rule"] == "the scores of the method"
     text = " ".join(render_text(metrics).split())
     assert "Cut from a ranking of the labels: the scores of the method; equal scores by label id." in text
     assert "path" not in text and "beam" not in text
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (
+            [[3.0, -1.0], [0.2, 0.4]],
+            "these scores reach 3, so they are no probabilities: write sigmoid(score)",
+        ),
+        ([[0.5, -1.5], [0.2, 0.4]], "these scores go down to -1.5, so they are no probabilities: write"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ml-gcn", "srn"])
+def test_scores_that_are_no_probabilities_are_not_cut_at_one(scores, words, name):
+    test = Predictions.from_scores(["a", "b"], [[1, 0], [1, 1]], [[1, 1], [1, 1]], scores)
+    metrics = evaluate(test, None, choose_protocols("coco2014", name))
+    assert [row["name"] for row in metrics["rows"]] == ["exactly 3"]
+    assert metrics["ranking"]["precision@score>=0.5"] is None
+    text = " ".join(render_text(metrics).split())
+    assert f"Lists cut at 0.5 are left out: {words}" in text
+    # thresholds that are fitted may have any scale
+    fitted = evaluate(test, test, choose_protocols("coco2014", "asl"))
+    assert find_row(fitted, "free length")["threshold"] in np.float32(scores)
+
+
+def test_probabilities_and_null_scores_and_marginals_of_no_path_are_cut_at_a_fixed_threshold():
+    scores = [[1.0000001, -np.inf], [0.0, 0.5]]
+    test = Predictions.from_scores(["a", "b"], [[1, 0], [1, 1]], [[1, 1], [1, 1]], scores)
+    metrics = evaluate(test, None, choose_protocols("coco2014", "srn"))
+    assert find_row(metrics, "free length")["list_length"] == 1
+    assert metrics["ranking"]["precision@score>=0.5"] == 1
+    assert find_row(evaluate(HAND, None, choose_protocols("coco2014", "srn")), "free length")
 
 
 def test_the_report_says_how_the_scores_came_about():
@@ -443,6 +476,9 @@ def test_the_error_of_calibrated_probabilities_is_one_line_above_the_notes():
         each.strip() for each in lines
     ].index(line)
     assert "calibration" not in render_text(evaluate())
+    entry = {"temperature": 1.876, "threshold": 0.4, "holdout_images": 8278}
+    text = render_text({**evaluate(split="holdout"), "calibration": entry})
+    assert "no calibration error: 8,278 of these images fitted T (1.88)" in text
 
 
 @pytest.mark.parametrize(
@@ -511,9 +547,12 @@ def test_a_protocol_with_one_average_names_only_that():
 def test_each_label_has_its_row_in_the_csv(tmp_path):
     path = tmp_path / "figures" / "per_label.csv"
     vocabulary = LabelVocabulary(("sky", "sea, calm", "tree", "ufo"), (9, 5, 5, 0))
-    save_per_label(path, HAND, vocabulary)
+    save_per_label(path, HAND, vocabulary, lists="best path")
     rows = list(csv.reader(path.open()))
-    assert ",".join(rows[0]) == "label,train_count,positives,predicted,correct,precision,recall,F1,AP_raw"
+    assert (
+        ",".join(rows[0]) == "label,train_count,positives,predicted,correct,precision,recall,F1,AP_raw,lists"
+    )
+    assert {row.pop() for row in rows[1:]} == {"best path"}
     assert rows[1:] == [
         ["sky", "9", "2", "2", "2", "1.000000", "1.000000", "1.000000", "1.000000"],
         ["sea, calm", "5", "2", "1", "1", "1.000000", "0.500000", "0.666667", "1.000000"],

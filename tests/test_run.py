@@ -629,9 +629,11 @@ def test_without_a_test_split_the_hold_out_is_measured_and_named(tmp_path, capsy
     assert (metrics["split"], metrics["images"]) == ("holdout", 20)
     assert all(row["threshold"] is None for row in metrics["rows"])  # nothing is left to fit one on
     assert (path / "figures" / "holdout_images.png").is_file()
-    entry = metrics["calibration"]
-    assert entry["images"] == entry["holdout_images"] == 20
-    assert entry["ece_after"] == entry["holdout_ece_after"]
+    assert set(metrics["calibration"]) == {"temperature", "threshold", "holdout_images"}
+    assert not (path / "figures" / "reliability.png").exists()
+    log = " ".join((path / "train.log").read_text().split())
+    assert "no calibration error: 20 of these images fitted T" in log
+    assert "the hold-out is what is reported, so nothing is fitted on it" in log
 
 
 def test_a_hold_out_without_a_label_calibrates_nothing_and_says_so(tmp_path, capsys):

@@ -22,7 +22,8 @@ class Evaluate:
     """Measure a trained run, or predictions of any program: the paper's table, and what is behind it.
 
     A run keeps `predictions-SPLIT.jsonl` of the split and of the hold-out, from which its numbers are taken
-    again without the model, and a table of labels for each, `per_label-SPLIT.csv`.
+    again without the model, and a table of labels for each, `per_label-SPLIT.csv` or
+    `per_label-SPLIT-PROTOCOL.csv`, of the lists that the protocol asks for.
     """
 
     run_dir: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
@@ -42,7 +43,8 @@ class Evaluate:
         """Prints the table and writes it beside the predictions.
 
         In a run `metrics-SPLIT.json`, or `metrics-SPLIT-PROTOCOL.json`; beside FILE.jsonl
-        `FILE-metrics.json`, or `FILE-metrics-PROTOCOL.json`, and `FILE-per_label.csv`.
+        `FILE-metrics.json`, or `FILE-metrics-PROTOCOL.json`, and `FILE-per_label.csv`, or
+        `FILE-per_label-PROTOCOL.csv`.
 
         Raises:
             UserError: there is no such run, file, split or protocol.
@@ -56,34 +58,37 @@ class Evaluate:
 
         with silence_native_stderr():
             import tensorflow  # noqa: F401
-        metrics, file = self._measure_run() if self.predictions is None else self._measure_file()
-        from cnnrnn_tf.evaluation.protocol_comparison import print_comparison
+        metrics, file, stem = self._measure_run() if self.predictions is None else self._measure_file()
+        from cnnrnn_tf.evaluation.protocol_comparison import name_label_tables, print_comparison
         from cnnrnn_tf.evaluation.report import print_report, save_metrics
 
         save_metrics(metrics, file)
         (print_comparison if self.protocol == "all" else print_report)(metrics)
         print(f"\nall measures: {file}")
+        for table in name_label_tables(stem, metrics, self.protocol):
+            print(f"label by label: {table}")
 
-    def _measure_run(self) -> tuple[dict, Path]:
+    def _measure_run(self) -> tuple[dict, Path, Path]:
+        """The measures, the file they go to, and how the names of the tables of labels begin."""
         from cnnrnn_tf.training.evaluate import evaluate_run
         from cnnrnn_tf.training.runs import load_run
 
         run = load_run(self.run_dir)
         metrics = evaluate_run(run, self.split, self.protocol)
-        return metrics, run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
+        file = run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
+        return metrics, file, run.path / f"per_label-{self.split}"
 
-    def _measure_file(self) -> tuple[dict, Path]:
+    def _measure_file(self) -> tuple[dict, Path, Path]:
         from cnnrnn_tf.evaluation.prediction_files import load_predictions
-        from cnnrnn_tf.evaluation.protocol_comparison import measure, own_sets
-        from cnnrnn_tf.evaluation.report import save_per_label
+        from cnnrnn_tf.evaluation.protocol_comparison import measure, save_label_tables
 
         test = load_predictions(self.predictions)
         holdout = None if self.holdout is None else load_predictions(self.holdout)
         metrics = measure(test, holdout, self.protocol)
         stem = self.predictions.with_suffix("")
-        _, sets = own_sets(test, metrics)
-        save_per_label(f"{stem}-per_label.csv", test.predictions, test.vocabulary, sets)
-        return metrics, Path(f"{stem}-{'-'.join(filter(None, ('metrics', self.protocol)))}.json")
+        tables = Path(f"{stem}-per_label")
+        save_label_tables(tables, test, metrics, self.protocol)
+        return metrics, Path(f"{stem}-{'-'.join(filter(None, ('metrics', self.protocol)))}.json"), tables
 
     def _check_inputs(self) -> None:
         if (self.run_dir is None) == (self.predictions is None):

@@ -230,8 +230,20 @@ class Calibration:
         """Calibrated probabilities of scores; see `apply_temperature`."""
         return apply_temperature(scores, self.temperature)
 
-    def measure(self, predictions: Predictions) -> dict[str, Any]:
-        """How far off probabilities are on some split, before and after: an entry for `metrics.json`."""
+    def measure(self, predictions: Predictions, is_fitted_here: bool = False) -> dict[str, Any]:
+        """How far off probabilities are on some split, before and after: an entry for `metrics.json`.
+
+        Args:
+            predictions: of the whole split.
+            is_fitted_here: whether the hold-out is in it; then the errors are left out, as those of images
+                that chose T say nothing of others.
+        """
+        if is_fitted_here:
+            return {
+                "temperature": self.temperature,
+                "threshold": self.threshold,
+                "holdout_images": self.num_images,
+            }
         scores, marks = predictions.scores, predictions.marks
         return {
             "temperature": self.temperature,

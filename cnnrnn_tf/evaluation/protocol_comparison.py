@@ -7,6 +7,7 @@ measured by each preset of `protocols`, and the differences are told with the nu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -17,11 +18,22 @@ from rich.text import Text
 
 from cnnrnn_tf.evaluation.label_sets import cut_sets
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile
-from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions
-from cnnrnn_tf.evaluation.report_tables import WIDTH, print_report
+from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.protocols import Protocol
+from cnnrnn_tf.evaluation.report import (
+    BEST_PATH,
+    choose_images,
+    choose_protocols,
+    evaluate_predictions,
+    save_per_label,
+)
+from cnnrnn_tf.evaluation.report_notes import explain_no_threshold
+from cnnrnn_tf.evaluation.report_tables import WIDTH, describe_calibration, print_report
 from tfrecords.errors import UserError
 
 COMPARED = ("cnn-rnn", "ml-gcn", "srn", "asl", "free")
+_OF_PATHS = ("cnn-rnn", "free")
+"""The protocols whose lists are what a model emits, where it emits any."""
 ALL = "all"
 """The name that stands for every protocol of `COMPARED`."""
 
@@ -31,6 +43,7 @@ def measure(
     holdout: PredictionFile | None,
     protocol: str | None = None,
     references: Sequence[Mapping[str, Any]] = (),
+    holdout_is_reported: bool = False,
 ) -> dict[str, Any]:
     """The measures of predictions, by one protocol or by all.
 
@@ -39,10 +52,12 @@ def measure(
         holdout: other images of the same labels, to fit thresholds on; None where there are none.
         protocol: a protocol's name, or "all"; None takes the data set's own.
         references: scores known from elsewhere, to print beside.
+        holdout_is_reported: whether `test` has the hold-out's images; always so if that is its split's name.
 
     Returns:
-        What `evaluate_predictions` returns; for "all", `split`, `protocols` (those by name) and `differences`
-        (one entry a convention: `about` and `words`).
+        What `evaluate_predictions` returns; for "all", `split`, `holdout_is_reported`, `protocols` (those by
+        name), `left_out` (why, for each under which no image counts) and `differences` (one entry a
+        convention: `about` and `words`).
 
     Raises:
         UserError: no such protocol; the two have other labels, or share an image; no image counts.
@@ -52,7 +67,11 @@ def measure(
     chosen = {
         name: choose_protocols(test.dataset, name) for name in (COMPARED if protocol == ALL else [protocol])
     }
+    empty = [name for name, (main, *_) in chosen.items() if not choose_images(main, test.predictions).any()]
+    if len(empty) == len(chosen):
+        empty = []  # it is told as for one protocol
     rankings: dict[Any, dict[str, Any]] = {}
+    holdout_is_reported |= test.split == "holdout"
     found = {
         name: evaluate_predictions(
             test.predictions,
@@ -62,37 +81,81 @@ def measure(
             test.split,
             references,
             rankings,
+            holdout_is_reported,
         )
         for name, protocols in chosen.items()
+        if name not in empty
     }
     if protocol != ALL:
         return found[protocol]
-    return {"split": test.split, "protocols": found, "differences": explain_differences(found)}
+    return {
+        "split": test.split,
+        "holdout_is_reported": holdout_is_reported,
+        "protocols": found,
+        "left_out": {name: f"no image counts. {chosen[name][0].words}" for name in empty},
+        "differences": explain_differences(found),
+    }
 
 
 def own_row(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The row that is cut from scores as the protocol says; None where its threshold could not be fitted."""
-    main = metrics["protocols"][0]
-    name = {"exactly": f"exactly {main['k']}", "at_most": f"at most {main['k']}", "free": "free length"}
-    return next((row for row in metrics["rows"] if row["name"] == name[main["list_length"]]), None)
+    """The row with the lists that the protocol asks for; None where there is none, for want of a threshold.
+
+    For `cnn-rnn` and `free` that is what the model emits, where it emits paths: the whole best path, or its
+    first k labels. For the others, and where there are scores alone, it is cut from scores.
+    """
+    main, rows = metrics["protocols"][0], {row["name"]: row for row in metrics["rows"]}
+    k = main["k"]
+    emitted = BEST_PATH if k is None else f"{BEST_PATH}, first {k}"
+    if main["name"] in _OF_PATHS and emitted in rows:
+        return rows[emitted]
+    cut = {"exactly": f"exactly {k}", "at_most": f"at most {k}", "free": "free length"}
+    return rows.get(cut[main["list_length"]])
 
 
-def own_sets(content: PredictionFile, metrics: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    """The sets that a table of labels is about: those of the best paths, else those of the protocol's row.
+def own_sets(predictions: Predictions, metrics: Mapping[str, Any]) -> tuple[str, Predictions, np.ndarray]:
+    """What a table of labels is about: the lists of the protocol's own row, of the images that count.
 
     Args:
-        content: predictions of any split.
-        metrics: by one protocol, or by all: then the rows are those of `free`.
+        predictions: of any split.
+        metrics: by one protocol. Where its own row is left out, the first is taken.
 
     Returns:
-        The row's name, and `<uint8>[images, labels]`.
+        The row's name, the predictions of the images that count, and their sets `<uint8>[images, labels]`.
     """
-    predictions = content.predictions
-    if predictions.has_paths:
-        return "best path", predictions.path_sets()
-    metrics = metrics["protocols"]["free"] if "differences" in metrics else metrics
+    fields = {name: value for name, value in metrics["protocols"][0].items() if name != "words"}
+    counted = predictions.take(choose_images(Protocol(**fields), predictions))
     row = own_row(metrics) or metrics["rows"][0]
-    return row["name"], cut_sets(predictions.scores, predictions.known, row["k"], row["threshold"])
+    if _is_emitted(row):
+        return row["name"], counted, counted.path_sets(row["k"])
+    return row["name"], counted, cut_sets(counted.scores, counted.known, row["k"], row["threshold"])
+
+
+def name_label_tables(stem: str | Path, metrics: Mapping[str, Any], protocol: str | None) -> list[Path]:
+    """The files of `save_label_tables`: `STEM.csv`, or `STEM-PROTOCOL.csv`, for all protocols one each.
+
+    >>> [path.name for path in name_label_tables("per_label-test", {}, "asl")]
+    ['per_label-test-asl.csv']
+    """
+    names = metrics["protocols"] if protocol == ALL else [protocol]
+    return [Path("-".join(filter(None, (str(stem), name))) + ".csv") for name in names]
+
+
+def save_label_tables(
+    stem: str | Path, content: PredictionFile, metrics: Mapping[str, Any], protocol: str | None = None
+) -> None:
+    """Writes `save_per_label` of the protocol's own row, for all protocols one file each.
+
+    Args:
+        stem: the path, without `.csv`.
+        content: predictions of any split; a protocol under which none of its images counts has no file.
+        metrics: from `measure`.
+        protocol: what `measure` was given.
+    """
+    parts = metrics["protocols"].values() if protocol == ALL else [metrics]
+    for path, part in zip(name_label_tables(stem, metrics, protocol), parts, strict=True):
+        name, counted, sets = own_sets(content.predictions, part)
+        if len(counted):
+            save_per_label(path, counted, content.vocabulary, sets, name)
 
 
 def explain_differences(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -114,13 +177,17 @@ def explain_differences(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str
 
 
 def print_comparison(comparison: Mapping[str, Any], file: IO[str] | None = None) -> None:
-    """Prints each protocol's table, the rows of all side by side, and why they differ."""
+    """Prints each protocol's table, the rows of all side by side, and why they differ; see `measure`."""
     for metrics in comparison["protocols"].values():
         print_report(metrics, file)
         print(file=file)
     terminal = Console(highlight=False, file=file)
     console = Console(highlight=False, file=file, width=max(WIDTH, terminal.width))
     console.print(_tabulate(comparison["protocols"]))
+    for name, words in comparison["left_out"].items():
+        console.print(Text(f"{name} is left out: {words}"))
+    if "calibration" in comparison:
+        console.print(Text("\n"), describe_calibration(comparison), sep="")
     console.print(Text("\nwhy they differ", style="bold"))
     for part in comparison["differences"]:
         console.print(Padding(Text(f"{part['about']}: {part['words']}"), (0, 0, 0, 2)))
@@ -131,6 +198,11 @@ def _check_pair(test: PredictionFile, holdout: PredictionFile) -> None:
         other = sorted(set(test.vocabulary.names) ^ set(holdout.vocabulary.names))
         what = f"such as {other[0]!r}" if other else "in their training counts"
         raise UserError(f"the labels of the hold-out are not those of {test.split!r}; they differ {what}")
+    if holdout.split in ("test", test.split):
+        raise UserError(
+            f"the hold-out's predictions are of split {holdout.split!r}, and thresholds would be fitted on "
+            "what is reported or is read once; give the hold-out's file"
+        )
     shared = set(test.predictions.image_ids) & set(holdout.predictions.image_ids)
     if shared:
         raise UserError(
@@ -173,8 +245,15 @@ def _explain_lists(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         main, row = metrics["protocols"][0], own_row(metrics)
         what = {"exactly": f"exactly {main['k']} labels", "at_most": f"at most {main['k']} labels"}
         words = what.get(main["list_length"], "every label that reaches the threshold")
+        if _is_emitted(row):
+            words = "what the model emits" + ("" if row["k"] is None else f", its first {row['k']} labels")
         if row is None:
-            yield f"{name}: {words}, left out for want of a threshold."
+            reason = (
+                "as these scores are no probabilities"
+                if _is_off_scale(metrics)
+                else "for want of a threshold"
+            )
+            yield f"{name}: {words}, left out {reason}."
             continue
         yield (
             f"{name}: {words}, {row['list_length']:.2f} an image on average, O-P {_percent(row['O-P'])}, O-R "
@@ -187,7 +266,7 @@ def _explain_thresholds(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
     fixed, fitted, none = [], [], []
     for name, metrics in found.items():
         main, row = metrics["protocols"][0], own_row(metrics)
-        if main["list_length"] == "exactly":
+        if main["list_length"] == "exactly" or _is_emitted(row):
             none.append(name)
         elif main["threshold"] is not None:
             fixed.append(f"{name} ({main['threshold']:g})")
@@ -197,10 +276,18 @@ def _explain_thresholds(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
         yield f"fixed for {_join(fixed)}."
     if fitted:
         yield f"Fitted for O-F1 on the hold-out: {_join(fitted)}."
-    else:
-        yield "None is fitted: there is no hold-out with labels."
+    elif len(fixed) + len(none) < len(found):
+        yield f"None is fitted: {explain_no_threshold(next(iter(found.values())))}."
     if none:
         yield f"Not needed: {_join(none)}."
+
+
+def _is_off_scale(metrics: Mapping[str, Any]) -> bool:
+    return metrics["off_scale"] is not None and metrics["protocols"][0]["threshold"] is not None
+
+
+def _is_emitted(row: Mapping[str, Any] | None) -> bool:
+    return row is not None and row["name"].startswith(BEST_PATH)
 
 
 def _explain_c_f1(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -216,7 +303,8 @@ def _explain_c_f1(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         for name, metrics in found.items()
         if (row := own_row(metrics)) is not None
     ]
-    yield f"Of the same lists, harmonic and per class: {_join(pairs)}."
+    if pairs:
+        yield f"Of the same lists, harmonic and per class: {_join(pairs)}."
 
 
 def _explain_never_predicted(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -41,6 +41,7 @@ from tfrecords.vocabulary import LabelVocabulary
 
 __all__ = [
     "RANKING_RULE",
+    "choose_images",
     "choose_protocols",
     "evaluate_predictions",
     "find_row",
@@ -51,7 +52,10 @@ __all__ = [
 ]
 
 PAPER_DATASETS = ("nuswide81", "nuswide1000", "coco2014", "voc2007")
+BEST_PATH = "best path"
+"""The row of what a model emits, and how the names of rows begin that are cut from it."""
 DEFAULT_K = 3  # list length of the rows that need one, where no protocol names it
+_ROUNDING = 1e-6  # by which a probability may be outside 0 to 1
 MAP_PLACES = 10
 RANKING_PLACES = (1, 3, 5, 10, 20)  # 20: a summary of the paper quotes recall@20 on COCO
 SCORE_LEVELS = (0.2, 0.5, 0.8)
@@ -72,6 +76,11 @@ def choose_protocols(dataset: str, name: str | None = None) -> tuple[Protocol, .
     return with_companions(name or ("cnn-rnn" if dataset in PAPER_DATASETS else "free"), dataset)
 
 
+def choose_images(main: Protocol, predictions: Predictions) -> np.ndarray:
+    """The images that count: those of the protocol with any known label, `<bool>[images]`."""
+    return (main.image_weights(predictions.labels, predictions.known) > 0) & predictions.known.any(axis=1)
+
+
 def evaluate_predictions(
     test: Predictions,
     holdout: Predictions | None,
@@ -80,6 +89,7 @@ def evaluate_predictions(
     split: str = "test",
     references: Sequence[Mapping[str, Any]] = (),
     rankings: MutableMapping[Any, dict[str, Any]] | None = None,
+    holdout_is_reported: bool = False,
 ) -> dict[str, Any]:
     """Measures all label lists that one set of predictions gives.
 
@@ -99,7 +109,8 @@ def evaluate_predictions(
     to a standard error (`fit_threshold`), for each row; each label's own is the one with its highest F1
     there, or those of all labels together the ones with the most exact matches (`fit_label_thresholds`).
     Without a hold-out (or without a label in it) such rows are left out, and the conventions say so. So are
-    the rows of paths where there are none.
+    the rows of paths where there are none, and those cut at a protocol's threshold where the scores are no
+    probabilities.
 
     Args:
         test: the split to report.
@@ -110,6 +121,7 @@ def evaluate_predictions(
         references: scores to print beside, `{"name": .., "O-F1": 0..1, ..}`, from the data set's manifest.
         rankings: keeps the measures of the ranking from one call to the next, which take most of the time;
             pass one dictionary to calls that differ in their protocols alone.
+        holdout_is_reported: whether `holdout` is None because its images are in `test`, to say so.
 
     Returns:
         A dictionary ready for JSON: `split`, `protocols`, `images` (how many count) and other counts, `rows`
@@ -141,11 +153,13 @@ def evaluate_predictions(
         "images_in_split": len(test),
         "images_without_labels": int(np.sum(~counted.truth.any(axis=1))),
         "ranking_rule": test.ranking_rule,
+        "off_scale": _find_off_scale(counted),
         "labels": vocabulary.size,
         "labels_without_positive": int(np.sum(~counted.truth.any(axis=0))),
         "labels_per_image": float(counted.truth.sum() / len(counted)),
         "unknown_cells": int(np.sum(counted.known == 0)),
         "holdout_images": None if holdout is None else len(holdout),
+        "holdout_is_reported": holdout_is_reported,
         "rows": [_measure_list(entry, counted, main) for entry in _make_lists(counted, holdout, protocols)],
         "ranking": _recall_ranking({} if rankings is None else rankings, counted, protocols),
         "references": [{key: _plain(value) for key, value in row.items()} for row in references],
@@ -182,20 +196,25 @@ def save_metrics(metrics: Mapping[str, Any], path: str | Path) -> None:
 
 
 def save_per_label(
-    path: str | Path, test: Predictions, vocabulary: LabelVocabulary, sets: np.ndarray | None = None
+    path: str | Path,
+    test: Predictions,
+    vocabulary: LabelVocabulary,
+    sets: np.ndarray | None = None,
+    lists: str = BEST_PATH,
 ) -> None:
     """Writes one CSV row a label, most frequent in training first.
 
-    The columns: label, train_count, positives, predicted, correct, precision, recall, F1, AP_raw. Unknown
-    cells count nowhere. A label never predicted has precision 0; one without a positive has no recall, F1 and
-    AP: blank.
+    The columns: label, train_count, positives, predicted, correct, precision, recall, F1, AP_raw, lists.
+    Unknown cells count nowhere. A label never predicted has precision 0; one without a positive has no
+    recall, F1 and AP: blank.
 
     Args:
         path: the file.
-        test: the split to report.
+        test: the images that count.
         vocabulary: the names and training counts of the labels; where all counts are 0, nobody has counted,
             and the column is blank.
         sets: `<uint8>[images, labels]`, the predicted sets; those of the best paths by default.
+        lists: the name of the row that has these sets, in every row of the last column.
 
     Raises:
         UserError: there are neither sets nor paths.
@@ -220,6 +239,7 @@ def save_per_label(
                 "recall",
                 "F1",
                 "AP_raw",
+                "lists",
             ]
         )
         for i, (name, count) in enumerate(zip(vocabulary.names, vocabulary.counts, strict=True)):
@@ -232,7 +252,7 @@ def save_per_label(
                 ]
             cells = [value if value == "" else f"{value:.6f}" for value in fractions]
             counted = count if any(vocabulary.counts) else ""
-            writer.writerow([name, counted, positives[i], predicted[i], correct[i], *cells])
+            writer.writerow([name, counted, positives[i], predicted[i], correct[i], *cells, lists])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,15 +281,17 @@ def _make_lists(
 ) -> Iterator[_Lists]:
     lengths = _list_lengths(protocols)
     if test.has_paths:
-        yield _Lists("best path", "the labels of the most probable path", None, test.path_sets())
+        yield _Lists(BEST_PATH, "the labels of the most probable path", None, test.path_sets())
         for k in lengths:
             words = f"the first {k} labels of the best path, fewer where it is shorter"
-            yield _Lists(f"best path, first {k}", words, k, test.path_sets(k))
+            yield _Lists(f"{BEST_PATH}, first {k}", words, k, test.path_sets(k))
     for k in lengths:
         words = f"the {k} labels with the highest scores"
         yield _Lists(f"exactly {k}", words, k, test.scores, {"top_k": k})
     fixed = protocols[0].threshold
     if fixed is None and (holdout is None or not holdout.truth.any()):
+        return
+    if fixed is not None and _find_off_scale(test) is not None:
         return
     for k in (*lengths, None):
         threshold = fixed
@@ -362,7 +384,11 @@ def _measure_ranking(test: Predictions, places: Sequence[int]) -> dict[str, Any]
         name: None if undefined and not name.startswith("precision") else float(metric.result())
         for name, metric in each_image.items()
     }
-    by_score = {f"precision@score>={level}": _precision_at(test, level) for level in SCORE_LEVELS}
+    is_off_scale = _find_off_scale(test) is not None
+    by_score = {
+        f"precision@score>={level}": None if is_off_scale else _precision_at(test, level)
+        for level in SCORE_LEVELS
+    }
     maps = {name: value for name, value in all_images.result().items() if name.startswith("mAP")}
     return {name: _plain(value) for name, value in {**values, **maps, **by_score}.items()}
 
@@ -389,9 +415,18 @@ def _check_protocols(protocols: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
 
 
 def _count_in(main: Protocol, predictions: Predictions) -> Predictions:
-    """The images that count: those of the protocol with any known label."""
-    chosen = main.image_weights(predictions.labels, predictions.known) > 0
-    return predictions.take(chosen & predictions.known.any(axis=1))
+    return predictions.take(choose_images(main, predictions))
+
+
+def _find_off_scale(predictions: Predictions) -> float | None:
+    """The score that is furthest outside 0 to 1; None for a beam search, whose marginals rank below 0."""
+    seen = predictions.scores[(predictions.known != 0) & np.isfinite(predictions.scores)]
+    if predictions.ranking_rule == RANKING_RULE or not len(seen):
+        return None
+    lowest, highest = float(seen.min()), float(seen.max())
+    if max(-lowest, highest - 1) <= _ROUNDING:
+        return None
+    return highest if highest - 1 >= -lowest else lowest
 
 
 def _list_lengths(protocols: Sequence[Protocol]) -> list[int]:

@@ -48,14 +48,28 @@ def explain(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"marks": marks, "words": words} for marks, words in notes]
 
 
+def explain_no_threshold(metrics: Mapping[str, Any]) -> str:
+    """Why no threshold is fitted."""
+    if metrics["holdout_is_reported"]:
+        return "the hold-out is what is reported, so nothing is fitted on it"
+    return "no hold-out with labels to fit it on"
+
+
+def _explain_scale(score: float) -> str:
+    reach = f"reach {score:.4g}" if score > 1 else f"go down to {score:.4g}"
+    return f"these scores {reach}, so they are no probabilities: write sigmoid(score)"
+
+
 def _explain_cuts(metrics: Mapping[str, Any]) -> str:
     rule = f"Cut from a ranking of the labels: {metrics['ranking_rule']}; equal scores by label id."
     fixed = metrics["protocols"][0]["threshold"]
     cuts = [
         f"{row['threshold']:.4g} ({row['name']})" for row in metrics["rows"] if row["threshold"] is not None
     ]
+    if fixed is not None and metrics["off_scale"] is not None:
+        return f"{rule} Lists cut at {fixed:g} are left out: {_explain_scale(metrics['off_scale'])}."
     if not cuts:
-        return f"{rule} Lists that need a threshold are left out: no hold-out with labels to fit it on."
+        return f"{rule} Lists that need a threshold are left out: {explain_no_threshold(metrics)}."
     if fixed is not None:
         return f"{rule} At most k and free length: scores of at least {fixed:g}."
     return (

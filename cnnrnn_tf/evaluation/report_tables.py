@@ -49,7 +49,7 @@ def render(metrics: Mapping[str, Any]) -> RenderableType:
     tables = [
         *_tabulate_lists(metrics),
         _tabulate_places(metrics["ranking"]),
-        *([_describe_calibration(metrics)] if "calibration" in metrics else []),
+        *([describe_calibration(metrics)] if "calibration" in metrics else []),
         _list_notes(metrics["conventions"]),
     ]
     return Group(
@@ -126,8 +126,14 @@ def _list_notes(conventions: Sequence[Mapping[str, Any]]) -> Table:
     return notes
 
 
-def _describe_calibration(metrics: Mapping[str, Any]) -> Text:
+def describe_calibration(metrics: Mapping[str, Any]) -> Text:
+    """One line: how far off probabilities are before and after, or why that is not measured."""
     found = metrics["calibration"]
+    if "ece_before" not in found:
+        return Text(
+            f"no calibration error: {found['holdout_images']:,} of these images fitted T "
+            f"({found['temperature']:.2f})"
+        )
     return Text(
         f"calibration error (ECE, {metrics['split']}): {100 * found['ece_before']:.2f} % before, "
         f"{100 * found['ece_after']:.2f} % after; T {found['temperature']:.2f} from "

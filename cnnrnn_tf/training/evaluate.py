@@ -15,8 +15,8 @@ from cnnrnn_tf.data.records import select_records
 from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions
-from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure
-from cnnrnn_tf.evaluation.report import choose_protocols, save_per_label
+from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure, save_label_tables
+from cnnrnn_tf.evaluation.report import choose_protocols
 from cnnrnn_tf.model.beam_search import rank_labels
 from cnnrnn_tf.training.features import EXTRACTION_BATCH, cached_features
 from cnnrnn_tf.training.runs import Run, check_records
@@ -32,8 +32,8 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
     """Measures a finished run on a split of the records that it was trained on.
 
     Thresholds, where a protocol leaves them open, are fitted on the hold-out. Both splits are decoded once;
-    their predictions and a table of labels are left in the run, `predictions-SPLIT.jsonl` and
-    `per_label-SPLIT.csv`.
+    their predictions and a table of labels, of the protocol's own lists, are left in the run,
+    `predictions-SPLIT.jsonl` and `per_label-SPLIT.csv`, or `per_label-SPLIT-PROTOCOL.csv`.
 
     Args:
         run: the run.
@@ -42,7 +42,8 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
 
     Returns:
         What `protocol_comparison.measure` returns, and for a run with a calibration an entry `calibration`:
-        how far off its probabilities are on the split.
+        how far off its probabilities are on the split; the errors are left out where the split has the
+        hold-out's images, which fitted it.
 
     Raises:
         UserError: the records are gone, damaged or not those of the run; no such split or protocol.
@@ -52,7 +53,7 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
     metrics, files = _evaluate(run.model, dataset_dir, run.config, split, protocol)
     for content in files:
         save_predictions(run.path / f"predictions-{content.split}.jsonl", content)
-        save_per_label(run.path / f"per_label-{content.split}.csv", content.predictions, content.vocabulary)
+        save_label_tables(run.path / f"per_label-{content.split}", content, metrics, protocol)
     return _add_calibration(metrics, run.calibration, files[0].predictions)
 
 
@@ -106,7 +107,9 @@ def load_vocabulary(dataset_dir: Path, model: CNNRNN) -> LabelVocabulary:
 
 
 def _add_calibration(metrics: dict, calibration: Calibration | None, predictions: Predictions) -> dict:
-    return metrics if calibration is None else {**metrics, "calibration": calibration.measure(predictions)}
+    if calibration is None:
+        return metrics
+    return {**metrics, "calibration": calibration.measure(predictions, metrics["holdout_is_reported"])}
 
 
 def _evaluate(
@@ -126,7 +129,8 @@ def _evaluate(
     if name != ALL:
         choose_protocols(config.data.dataset, name)  # a wrong name is told before anything is decoded
     known = {} if holdout is None else {"holdout": holdout}
-    splits = [split] if _holds_holdout(manifest, split) else [split, "holdout"]
+    is_reported = _holds_holdout(manifest, split)
+    splits = [split] if is_reported else [split, "holdout"]
     files = [
         PredictionFile(
             known[each] if each in known else predict_split(model, dataset_dir, each, config.decoding),
@@ -138,7 +142,7 @@ def _evaluate(
         for each in splits
     ]
     references = manifest.reference_rows if split == "test" else ()
-    return measure(files[0], files[1] if len(files) > 1 else None, name, references), files
+    return measure(files[0], None if is_reported else files[1], name, references, is_reported), files
 
 
 def _holds_holdout(manifest: Manifest, split: str) -> bool:

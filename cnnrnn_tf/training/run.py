@@ -20,6 +20,7 @@ from cnnrnn_tf.data import datasets
 from cnnrnn_tf.data.sequences import longest_path
 from cnnrnn_tf.evaluation.calibration import Calibration, fit_calibration
 from cnnrnn_tf.evaluation.predictions import Predictions
+from cnnrnn_tf.evaluation.protocol_comparison import own_sets
 from cnnrnn_tf.evaluation.report import choose_protocols, save_metrics, save_per_label
 from cnnrnn_tf.model.backbones import COMPACT, Backbone, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
@@ -405,10 +406,11 @@ def _evaluate(
     metrics, predictions = evaluate_model(
         model, records.folder, config, split, holdout=holdout, calibration=calibration
     )
-    save_per_label(run_dir / "per_label.csv", predictions, records.vocabulary)
+    lists, counted, sets = own_sets(predictions, metrics)
+    save_per_label(run_dir / "per_label.csv", counted, records.vocabulary, sets, lists)
     figures = run_dir / "figures"
     save_history(figures / "history.png", read_history(run_dir))
-    if calibration is not None:
+    if calibration is not None and split != "holdout":  # which fitted it
         save_split_reliability(figures / "reliability.png", split, predictions, calibration)
     grid = figures / f"{split}_images.png"
     save_split_grid(grid, records.folder, split, predictions, records.vocabulary)
