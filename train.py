@@ -76,13 +76,16 @@ def _find_defaults(args: list[str]) -> ExperimentConfig:
     """What the flags change: the data set's preset and the config file, which have to be known first."""
     config_file = _find_value(args, "--config")
     settings = read_settings(config_file) if config_file else {}
-    from_file = settings.get("data", {})
-    dataset = _find_value(args, "--dataset") or (
-        from_file.get("dataset") if isinstance(from_file, dict) else None
-    )
+    dataset = _find_value(args, "--dataset") or _find_setting(settings, "data", "dataset")
+    backbone = _find_value(args, "--backbone") or _find_setting(settings, "model", "backbone")
     config = ExperimentConfig()
-    config = config.updated(preset(dataset or config.data.dataset), where="preset")
+    config = config.updated(preset(dataset or config.data.dataset, backbone), where="preset")
     return config.updated(settings, where=config_file or "")
+
+
+def _find_setting(settings: dict, concern: str, name: str) -> str | None:
+    values = settings.get(concern, {})
+    return values.get(name) if isinstance(values, dict) else None
 
 
 def _find_value(args: list[str], flag: str) -> str | None:

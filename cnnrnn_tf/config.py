@@ -223,11 +223,21 @@ _OWN = {
     "model": {"image_fit": "stretch", "standardise_features": True, "dropout": 0.7},
     "training": {"learning_rate": 4e-5, "warmup_epochs": 3, "epochs": 60},
 }
+_COMPACT = {"backbone_weights": "none", "feature_layer": "default", "standardise_features": False}
 
 
-def preset(dataset: str) -> dict[str, dict[str, Any]]:
-    """The settings that suit a data set: the paper's for its own, those for small data for any other."""
-    return _PRESETS.get(dataset, _OWN)
+def preset(dataset: str, backbone: str | None = None) -> dict[str, dict[str, Any]]:
+    """The settings that suit a data set: the paper's for its own, those for small data for any other.
+
+    Args:
+        dataset: its name.
+        backbone: the CNN, where it is named: compact takes back what only a frozen CNN has.
+
+    >>> preset("ponds", "compact")["model"]["standardise_features"]
+    False
+    """
+    found = _PRESETS.get(dataset, _OWN)
+    return found if backbone != "compact" else {**found, "model": found["model"] | _COMPACT}
 
 
 def _read_values(section, values: Mapping[str, Any], where: str) -> dict[str, Any]:

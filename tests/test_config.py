@@ -48,6 +48,21 @@ def test_any_other_data_set_gets_the_settings_for_small_data():
     assert (config.training.learning_rate, config.training.warmup_epochs) == (4e-5, 3)
 
 
+@pytest.mark.parametrize("dataset", ["ponds", "nuswide81", "demo"])
+def test_the_compact_backbone_takes_back_what_only_a_frozen_one_has(dataset, tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"model": {"backbone": "compact"}}))
+    for args in (["--backbone", "compact"], ["--backbone=compact"], ["--config", str(path)]):
+        config = read("--dataset", dataset, *args)
+        model = config.model
+        assert (model.backbone, model.backbone_weights, model.feature_layer) == ("compact", "none", "default")
+        assert not model.standardise_features
+        assert config.training == read("--dataset", dataset).training
+    assert read(
+        "--dataset", dataset, "--backbone", "compact", "--standardise-features"
+    ).model.standardise_features
+
+
 def test_the_config_file_may_name_the_data_set_whose_preset_counts(tmp_path):
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({"data": {"dataset": "nuswide81"}}))
