@@ -262,7 +262,16 @@ def test_a_row_may_be_pasted_as_it_stands(text):
     ("words", "status", "lines"),
     [
         (["--row", ROW, "--labels-per-image", "2.412"], 0, ["0.8073 to 0.8102", "2.976 to 2.988 labels"]),
-        (["--row", ROW, "--dataset", "nuswide81"], 0, ["2.977 to 2.988", "the row can be right"]),
+        (
+            ["--row", ROW, "--dataset", "nuswide81"],
+            0,
+            ["2.977 to 2.988", "nothing in the row contradicts itself"],
+        ),
+        (
+            ["--row", ROW, "--dataset", "coco2014"],
+            0,
+            ["labels an image are not known for coco2014; give --labels-per-image", "0.8073 to 0.8102"],
+        ),
         (["--row", "O-P 17.1 O-R 28.8", "--dataset", "nuswide1000"], 0, ["5.910 to 5.965 true", "nothing"]),
         (["--row", "O-P 68.5 O-R 61.3 O-F1 65.7"], 1, ["WRONG O-F1", "the row cannot be right: O-F1"]),
         (["--row", "C-P 65.3 C-R 54.5 C-F1 59.3"], 0, ["so that it can be that"]),

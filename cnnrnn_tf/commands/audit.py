@@ -64,7 +64,7 @@ class Audit:
         if not found.findings:
             print("nothing to check: an F1 beside its precision or recall is needed")
         elif found.can_be_right:
-            print("the row can be right")
+            print("nothing in the row contradicts itself")
         else:
             wrong = " and ".join(finding.about for finding in found.findings if not finding.ok)
             print(f"the row cannot be right: {wrong}")
@@ -102,6 +102,8 @@ class Audit:
         rule, k = LIST_LENGTHS[self.dataset]
         fact = LABELS_PER_IMAGE.get(self.dataset)
         labels = None if fact is None else Interval(fact.mean, fact.mean)
+        if fact is None and rule != "exactly":
+            print(f"labels an image are not known for {self.dataset}; give --labels-per-image")
         words = "" if fact is None else f"{float(fact.mean):.3f} true labels an image, {fact.words}"
         return labels, k if rule == "exactly" else None, words
 
