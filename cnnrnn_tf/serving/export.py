@@ -43,7 +43,9 @@ def export(model, vocabulary, decoding, out_dir, calibration=None):
         vocabulary: the LabelVocabulary that it was trained with.
         decoding: a DecodingConfig; see `Tagger`.
         out_dir: folder of the versions, created where missing.
-        calibration: a Calibration; see `Tagger`. Its thresholds go along for those who cut lists.
+        calibration: a Calibration; see `Tagger`. Its thresholds go along for a client that has the scores of
+            all labels. The signatures return those of the path's labels alone: on these a threshold can drop
+            labels of a path that are too unsure, and can find none that the path has not.
 
     Returns:
         The version folder's Path: out_dir/1, or one more than the highest version there.
