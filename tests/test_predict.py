@@ -264,10 +264,18 @@ def test_predict_and_export_use_the_run_s_calibration(run_dir, tmp_path, photos,
     rows = [run_json(capsys, path, photos / "a.PNG", photos / "b.jpeg")[0] for path in (run_dir, copy)]
     assert any(row["labels"] for row in rows[0])
     for plain, calibrated in zip(*rows, strict=True):
+        assert (plain["calibrated"], calibrated["calibrated"]) == (False, True)
         expected = apply_temperature(np.array(plain["probabilities"]), 3.0)
         assert calibrated["probabilities"] == pytest.approx(expected.tolist(), rel=1e-4)
         for key in ("labels", "step_probabilities", "path_probability"):
             assert calibrated[key] == plain[key]
+    for path, word, other in ((run_dir, "marginal", "probability"), (copy, "probability", "marginal")):
+        assert main(["predict", str(path), str(photos / "a.PNG"), str(photos / "b.jpeg")]) == 0
+        out = capsys.readouterr().out
+        assert re.search(rf"^  \S+ +{word} \d", out, re.MULTILINE)
+        assert not re.search(rf"^  \S+ +{other} \d", out, re.MULTILINE)
+        legend = "probability: the marginal, calibrated on 20 hold-out images (T 3.00); step:"
+        assert out.count(legend) == (path == copy)
     (copy / "calibration.json").write_text("{}")
     assert main(["predict", str(copy), str(photos / "a.PNG")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -25,7 +25,7 @@ from cnnrnn_tf.evaluation.calibration import (
 from cnnrnn_tf.evaluation.report import find_row
 from cnnrnn_tf.serving.export import export, load_export
 from cnnrnn_tf.serving.signatures import Tagger, tag_files
-from cnnrnn_tf.training import callbacks, evaluate, run, runs
+from cnnrnn_tf.training import callbacks, evaluate, results, run, runs
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import is_held_out
@@ -194,6 +194,16 @@ def test_the_calibration_is_fitted_on_the_hold_out_and_measured_on_the_test_spli
     after = expected_calibration_error(apply_temperature(test.scores, found.temperature), test.labels)
     assert entry["ece_after"] == pytest.approx(after, abs=1e-4)
     assert entry["holdout_ece_after"] == found.ece_after
+    drawn = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "save_grid", lambda path, pictures, **content: drawn.update(content))
+        arguments = finished / "x.png", data_dir / "squares", "test", test, loaded.vocabulary
+        results.save_split_grid(*arguments, loaded.calibration)
+    names = np.array(loaded.vocabulary.names)
+    for row, tags in enumerate(drawn["tags"]):
+        for name, shown in tags:
+            score = test.scores[row, names == name]
+            assert shown == pytest.approx(float(found.apply(score)[0]))
     line = "calibration error (ECE, test): "
     assert line in (finished / "train.log").read_text()
 

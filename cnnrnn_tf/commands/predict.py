@@ -2,8 +2,9 @@
 
 cnnrnn predict runs/demo/<time> photos
 photos/1.jpg: 2 labels, path probability 0.31
-  sky     marginal 0.982   step 0.951
-  clouds  marginal 0.544   step 0.480
+  sky     probability 0.982   step 0.951
+  clouds  probability 0.544   step 0.480
+probability: the marginal, calibrated on 8,278 hold-out images (T 1.31); step: the softmax when emitted
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
 if TYPE_CHECKING:
+    from cnnrnn_tf.evaluation.calibration import Calibration
     from cnnrnn_tf.serving.signatures import TaggedImage
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
@@ -33,8 +35,9 @@ class Predict:
     """Tag images with the model of a run or of an export.
 
     Each label comes with its marginal, the share of the candidate paths' probability that lies on paths with
-    the label (calibrated on the hold-out, where the run was), and with its step, the softmax at the step that
-    emitted it. Exit status 1 if some file is no image, 2 if none is.
+    the label, and with its step, the softmax at the step that emitted it. Where the run was calibrated on the
+    hold-out, its probability stands in place of the marginal, and a last line says so. Exit status 1 if some
+    file is no image, 2 if none is.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|EXPORT")]
@@ -58,13 +61,14 @@ class Predict:
         paths, problems = find_images(self.images)
         tagger, vocabulary = _load_tagger(self.model)
         given = _read_given(self.given, vocabulary, tagger.max_length)
-        report = _Report(as_json=self.json, given=given)
+        report = _Report(as_json=self.json, given=given, calibration=tagger.calibration)
         for word, reason in problems:
             report.add_problem(word, reason)
         for path, image in _tag(tagger, paths, given, self.batch_size):
             report.add(path, image)
         if not report.tagged:
             raise UserError(f"none of {report.num_problems} could be tagged; each line above says why")
+        report.end()
         if self.save_grid is not None:
             _save_grid(self.save_grid, report.tagged)
         return 1 if report.num_problems else 0
@@ -173,11 +177,12 @@ def _advance_silently(images: Iterator[TaggedImage]) -> Iterator[TaggedImage]:
 class _Report:
     """Prints each answer as it comes, and counts."""
 
-    def __init__(self, as_json: bool, given: list[str]):
+    def __init__(self, as_json: bool, given: list[str], calibration: Calibration | None):
         self.tagged: list[tuple[Path, TaggedImage]] = []
         self.num_problems = 0
         self._as_json = as_json
         self._given = given
+        self._calibration = calibration
 
     def add(self, path: Path, image: TaggedImage) -> None:
         if not image.valid:
@@ -185,9 +190,20 @@ class _Report:
             return
         self.tagged.append((path, image))
         if self._as_json:
-            _print_json({"image": str(path), **asdict(image)})
+            calibrated = self._calibration is not None
+            _print_json({"image": str(path), **asdict(image), "calibrated": calibrated})
         else:
-            print("\n".join(_format(path, image, self._given)))
+            word = "marginal" if self._calibration is None else "probability"
+            print("\n".join(_format(path, image, self._given, word)))
+
+    def end(self) -> None:
+        """Says what the probabilities are, where they are not the marginals."""
+        found = self._calibration
+        if found is not None and not self._as_json:
+            print(
+                f"probability: the marginal, calibrated on {found.num_images:,} hold-out images "
+                f"(T {found.temperature:.2f}); step: the softmax when emitted"
+            )
 
     def add_problem(self, word: str, reason: str) -> None:
         self.num_problems += 1
@@ -201,14 +217,16 @@ def _print_json(row: dict) -> None:
     print(json.dumps(row, ensure_ascii=False))
 
 
-def _format(path: Path, image: TaggedImage, given: list[str]) -> Iterator[str]:
+def _format(path: Path, image: TaggedImage, given: list[str], word: str) -> Iterator[str]:
+    """The lines of one image; `word` is what its probabilities are called."""
     num_labels = len(image.labels)
     count = "no labels" if not num_labels else "1 label" if num_labels == 1 else f"{num_labels} labels"
     yield f"{path}: {count}, path probability {image.path_probability:.3g}"
     width = max(map(len, image.labels), default=0)
-    for name, marginal, step in zip(image.labels, image.probabilities, image.step_probabilities, strict=True):
+    rows = zip(image.labels, image.probabilities, image.step_probabilities, strict=True)
+    for name, probability, step in rows:
         known = "   given" if name in given else ""
-        yield f"  {name:<{width}}  marginal {marginal:.3f}   step {step:.3f}{known}"
+        yield f"  {name:<{width}}  {word} {probability:.3f}   step {step:.3f}{known}"
 
 
 def _save_grid(path: Path, tagged: list[tuple[Path, TaggedImage]]) -> None:

@@ -60,6 +60,7 @@ class Tagger(tf.Module):
         _check_vocabulary(model, vocabulary)
         if calibration is not None:
             calibration.check_vocabulary(vocabulary)
+        self.calibration = calibration
         self._temperature = None if calibration is None else calibration.temperature
         self.image_size, self.image_fit = model.image_size, model.image_fit
         self.max_length = decoding.max_length or model.max_path_length

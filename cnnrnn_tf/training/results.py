@@ -28,6 +28,7 @@ def save_split_grid(
     split: str,
     predictions: Predictions,
     vocabulary: LabelVocabulary,
+    calibration: Calibration | None = None,
 ) -> None:
     """Draws the first images of a split with the labels of their best paths, right, wrong and missed.
 
@@ -37,15 +38,18 @@ def save_split_grid(
         split: its name.
         predictions: of the whole split, in the order of the records.
         vocabulary: the names of the labels.
+        calibration: what the probabilities are calibrated with, as `cnnrnn predict` prints them; None shows
+            the marginals.
     """
     pictures = [read_thumbnail(encoded) for _, encoded in read_files(dataset_dir, split, _GRID_IMAGES)]
     names = np.array(vocabulary.names)
     rows = range(len(pictures))
+    scores = predictions.scores if calibration is None else calibration.apply(predictions.scores)
     paths = [predictions.paths[row, : predictions.path_lengths[row]] for row in rows]
     save_grid(
         path,
         pictures,
-        tags=[[(names[i], float(predictions.scores[row, i])) for i in paths[row]] for row in rows],
+        tags=[[(names[i], float(scores[row, i])) for i in paths[row]] for row in rows],
         truth=[names[predictions.truth[row]].tolist() for row in rows],
         unknown=[names[predictions.known[row] == 0].tolist() for row in rows],
     )

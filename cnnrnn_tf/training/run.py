@@ -254,7 +254,8 @@ def _make_model(config: ExperimentConfig, records: _Records, strategy) -> CNNRNN
         )
         if settings.standardise_features and model.backbone.trainable:
             raise UserError(
-                "--standardise-features needs a frozen CNN: the features of one that is trained keep moving"
+                "--standardise-features needs a frozen CNN: the features of one that is trained keep moving; "
+                "add --no-standardise-features"
             )
         load_backbone_weights(model.backbone, settings.backbone_weights)
         model.build()
@@ -413,7 +414,7 @@ def _evaluate(
     if calibration is not None and split != "holdout":  # which fitted it
         save_split_reliability(figures / "reliability.png", split, predictions, calibration)
     grid = figures / f"{split}_images.png"
-    save_split_grid(grid, records.folder, split, predictions, records.vocabulary)
+    save_split_grid(grid, records.folder, split, predictions, records.vocabulary, calibration)
     save_examples(figures / "examples", records.folder, split)
     return metrics
 
