@@ -392,6 +392,27 @@ def test_a_file_of_another_program_is_measured(tmp_path, capsys):
     assert "why they differ" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("all_null", [False, True])
+def test_scores_of_null_are_measured_where_any_other_is_left(tmp_path, capsys, all_null):
+    """The true labels of the hold-out score null: the best threshold would be minus infinity."""
+    header = {"format": "cnnrnn-predictions", "version": 1, "labels": ["sea", "sky"]}
+    for split in ("test", "holdout"):
+        lines = [header | {"split": split}]
+        scores = [None, None if all_null else 0.25]
+        lines += [{"image": f"{split}{i}", "labels": ["sea"], "scores": scores} for i in range(3)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = [str(tmp_path / f"{split}.jsonl") for split in ("test", "holdout")]
+    status = cnnrnn(["evaluate", "--predictions", files[0], "--holdout", files[1], "--protocol", "asl"])
+    assert status == (2 if all_null else 0)
+    err = capsys.readouterr().err
+    if all_null:
+        assert "no threshold can be fitted: no score of the 3 hold-out images is above -inf" in err
+        assert err.count("\n") == 1
+    else:
+        rows = json.loads((tmp_path / "test-metrics-asl.json").read_text())["rows"]
+        assert find_row({"rows": rows}, "free length")["threshold"] == 0.25
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -161,7 +161,8 @@ def backbone_names() -> list[str]:
 def _load_imagenet(layer: Backbone) -> None:
     if layer.backbone == COMPACT:
         raise UserError(
-            "backbone weights `imagenet`: nobody trained the compact backbone on ImageNet; use `none`"
+            "backbone weights `imagenet`: nobody trained the compact backbone on ImageNet; use `none` "
+            "(--backbone-weights none)"
         )
     _, make, *_ = _find_application(layer.backbone)
     top = layer.feature_layer != POOLED
