@@ -250,6 +250,19 @@ def test_all_is_fitted_on_the_hold_out_and_thresholds_are_calibrated_probabiliti
     assert f1[0] == f1[1]
 
 
+def test_a_label_on_no_path_has_no_threshold_that_every_image_reaches():
+    """Label 1 scores below 0 wherever it is true: it keeps the common threshold, and 0 is none."""
+    places = {"paths": [[0]] * 40, "path_lengths": [1] * 40, "path_log_probs": [0.0] * 40}
+    ids, scores = [str(i) for i in range(40)], [[0.9, -5.0]] * 30 + [[0.2, 0.0]] * 10
+    labels = [[1, 1]] * 30 + [[0, 1]] * 10
+    found = fit_calibration(
+        Predictions(ids, labels, np.ones((40, 2)), scores=scores, **places), vocabulary_of(2)
+    )
+    lowest = float(apply_temperature(np.array(0.0), found.temperature))
+    assert found.threshold > lowest + 0.01
+    assert found.label_thresholds == pytest.approx([found.threshold] * 2)
+
+
 def test_the_error_is_measured_on_another_split_with_what_the_hold_out_fitted():
     found, test = fit_calibration(make_predictions(7), vocabulary_of(5)), make_predictions(8, num_images=200)
     entry = found.measure(test)

@@ -22,6 +22,7 @@ from cnnrnn_tf.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
+from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import find_row
 from cnnrnn_tf.serving.export import export, load_export
 from cnnrnn_tf.serving.signatures import Tagger, tag_files
@@ -658,6 +659,17 @@ def test_a_hold_out_without_a_label_calibrates_nothing_and_says_so(tmp_path, cap
     assert not (path / "figures" / "reliability.png").exists()
     assert "calibration" not in json.loads((path / "metrics.json").read_text())
     assert load_export(path / "export").calibration is None
+
+
+def test_a_hold_out_without_a_label_on_a_path_calibrates_nothing_and_says_so(tmp_path, caplog):
+    caplog.set_level("INFO", logger="cnnrnn_tf")
+    empty = Predictions(["a"], [[1]], [[1]], [[1]], [0], [-0.1], [[-3.0]])
+    assert run._calibrate(empty, LabelVocabulary.from_counts({"sky": 1}), tmp_path) is None
+    assert "no calibration: no label is on any path of the 1 hold-out images" in caplog.text
+    some = Predictions(["a"], [[1]], [[1]], [[0]], [1], [-0.1], [[0.9]])
+    assert run._calibrate(some, LabelVocabulary.from_counts({"sky": 1}), tmp_path).temperature == 1
+    assert "calibration: T 1.00 from 1 hold-out images; T stays 1" in caplog.text
+    assert "T stays 1" in json.loads((tmp_path / "calibration.json").read_text())["note"]
 
 
 def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys):
