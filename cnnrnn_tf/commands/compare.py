@@ -84,7 +84,7 @@ class Compare:
 
     def _configure(self) -> ExperimentConfig:
         """Defaults, the data set's preset, the config file, flags: the later the stronger."""
-        config = ExperimentConfig().updated(preset(self.dataset), where="preset")
+        config = ExperimentConfig().updated(preset(self.dataset, self.backbone), where="preset")
         if self.config is not None:
             config = config.updated(read_settings(self.config), where=str(self.config))
         flags = {

@@ -38,6 +38,7 @@ from cnnrnn_tf.evaluation.published import PublishedRow
 from cnnrnn_tf.evaluation.report import choose_protocols, evaluate_predictions, save_metrics
 from cnnrnn_tf.model.backbones import Backbone
 from cnnrnn_tf.training import run, runs
+from cnnrnn_tf.training.cnn import is_frozen, make_backbone
 from cnnrnn_tf.training.distribution import set_up
 from cnnrnn_tf.training.evaluate import predict_split
 from cnnrnn_tf.training.features import cached_features, fingerprint_of
@@ -226,11 +227,11 @@ class Comparer:
 
     @property
     def _is_frozen(self) -> bool:
-        return run.is_frozen(self._config.model)
+        return is_frozen(self._config.model)
 
     @cached_property
     def _backbone(self) -> Backbone | None:
-        return run.make_backbone(self._config.model) if self._is_frozen else None
+        return make_backbone(self._config.model) if self._is_frozen else None
 
     def _score_by_own_head(self, seed: int) -> dict[str, np.ndarray]:
         """Binary cross-entropy through the CNN: its own last layer on its own features."""
@@ -326,7 +327,7 @@ def _describe_method(name: str) -> tuple[str, bool, bool]:
 
 
 def _plot_title(comparison: Comparison) -> str:
-    return f"{comparison.dataset}, {comparison.num_images:,} {comparison.split} images"
+    return f"{comparison.dataset}, {comparison.num_images:,} {comparison.split} images, in percent"
 
 
 def _plot_blocks(comparison: Comparison) -> Iterator[MethodBlock]:

@@ -15,8 +15,9 @@ import numpy as np
 from cnnrnn_tf.baselines.binary_cross_entropy import KnownBinaryCrossentropy
 from cnnrnn_tf.config import ExperimentConfig
 from cnnrnn_tf.data import datasets
-from cnnrnn_tf.model.backbones import COMPACT, Backbone, load_backbone_weights
+from cnnrnn_tf.model.backbones import COMPACT, Backbone
 from cnnrnn_tf.model.losses import add_weight_decay
+from cnnrnn_tf.training.cnn import make_backbone
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
 from cnnrnn_tf.training.optimizer import make_optimizer
 from tfrecords.errors import UserError
@@ -69,7 +70,9 @@ def train_multi_label_cnn(
     set_up(settings.seed, settings.deterministic, settings.precision)
     strategy = make_strategy()
     with strategy.scope():
-        model = _make_model(config, train.labels.shape[1])
+        backbone, num_labels = make_backbone(config.model), train.labels.shape[1]
+        model = MultiLabelCNN(backbone, num_labels, config.model.dropout, name="multi_label_cnn")
+        model.build()
     if weights_path.is_file():
         model.load_weights(weights_path)
         return model
@@ -121,23 +124,6 @@ def train_multi_label_cnn(
     partial = weights_path.with_name(f"partial-{weights_path.name}")
     model.save_weights(partial)
     partial.replace(weights_path)
-    return model
-
-
-def _make_model(config: ExperimentConfig, num_labels: int) -> MultiLabelCNN:
-    settings = config.model
-    backbone = Backbone(
-        settings.backbone,
-        None if settings.feature_layer == "default" else settings.feature_layer,
-        settings.image_size or None,
-        settings.image_fit,
-        name="backbone",
-    )
-    if settings.backbone != COMPACT:
-        backbone.freeze(settings.fine_tune_from)
-    load_backbone_weights(backbone, settings.backbone_weights)
-    model = MultiLabelCNN(backbone, num_labels, settings.dropout, name="multi_label_cnn")
-    model.build()
     return model
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnnrnn_tf.config import ExperimentConfig, ModelConfig
+from cnnrnn_tf.config import ExperimentConfig
 from cnnrnn_tf.data import datasets
 from cnnrnn_tf.data.sequences import longest_path
 from cnnrnn_tf.evaluation.calibration import Calibration, fit_calibration
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocol_comparison import own_sets
 from cnnrnn_tf.evaluation.report import choose_protocols, save_metrics, save_per_label
-from cnnrnn_tf.model.backbones import COMPACT, Backbone, load_backbone_weights
+from cnnrnn_tf.model.backbones import COMPACT, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
 from cnnrnn_tf.serving.export import export
@@ -123,30 +123,6 @@ def resume(run_dir: Path, deliver: bool = True) -> Path:
     model = _make_model(config, records, strategy)
     drop_unfinished(run_dir)
     return _finish(config, records, model, strategy, run_dir, deliver)
-
-
-def is_frozen(settings: ModelConfig) -> bool:
-    """Whether the CNN stays as it is, so that each image has its features once and for all."""
-    return settings.backbone != COMPACT and settings.fine_tune_from == "none"
-
-
-def make_backbone(settings: ModelConfig) -> Backbone:
-    """The CNN of `settings` with its weights, frozen.
-
-    Raises:
-        UserError: a name that there is not, or weights that are not there or not of this CNN.
-    """
-    backbone = Backbone(
-        settings.backbone,
-        None if settings.feature_layer == "default" else settings.feature_layer,
-        settings.image_size or None,
-        settings.image_fit,
-        name="backbone",
-    )
-    backbone.freeze()
-    load_backbone_weights(backbone, settings.backbone_weights)
-    backbone.build()
-    return backbone
 
 
 def _finish(
