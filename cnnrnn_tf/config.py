@@ -231,13 +231,17 @@ def preset(dataset: str, backbone: str | None = None) -> dict[str, dict[str, Any
 
     Args:
         dataset: its name.
-        backbone: the CNN, where it is named: compact takes back what only a frozen CNN has.
+        backbone: the CNN, where it is named: another than the preset's takes back what only that one has,
+            and compact what only a frozen CNN has.
 
     >>> preset("ponds", "compact")["model"]["standardise_features"]
     False
     """
     found = _PRESETS.get(dataset, _OWN)
-    return found if backbone != "compact" else {**found, "model": found["model"] | _COMPACT}
+    if backbone in (None, found["model"].get("backbone")):
+        return found
+    changes = _COMPACT if backbone == "compact" else {"feature_layer": "default"}  # fc7 is VGG16's
+    return {**found, "model": found["model"] | changes}
 
 
 def _read_values(section, values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from test_run import build_squares, configure, with_model
+from squares import build_squares, configure, with_model
 
 from cnnrnn_tf.baselines.logistic_regression import LogisticRegression
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
@@ -236,6 +236,21 @@ def test_the_command_prints_the_table_and_where_it_is(data_dir, tmp_path, capsys
     assert "exactly 3" in output and "logistic regression" in output.lower() and "MAP@10" in output
     (folder,) = (tmp_path / "runs" / "squares").iterdir()
     assert (folder / "comparison-part.tex").is_file()
+
+
+def test_the_papers_rows_stand_beside_ours_under_its_own_protocol_alone(tmp_path, capsys):
+    build_squares(tmp_path, "coco2014")
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"model": {"image_size": 32}}))
+    words = ["compare", "--dataset", "coco2014", "--methods", "logistic", "--backbone", "mobilenet_v2"]
+    words += ["--backbone-weights", "none", "--config", str(settings), "--data-dir", str(tmp_path)]
+    words += ["--runs-dir", str(tmp_path / "runs")]
+    assert cnnrnn(words) == 0
+    output = capsys.readouterr().out
+    assert "published" in output and "No RNN, CNN-RNN: lists of at most 3 labels." in output
+    assert "WARP*" in output  # its O-F1 does not follow from its O-P and O-R
+    assert cnnrnn([*words, "--protocol", "asl"]) == 0
+    assert "published" not in capsys.readouterr().out
 
 
 def test_the_command_names_a_data_set_that_is_not_built(tmp_path, capsys):

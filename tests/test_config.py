@@ -43,6 +43,8 @@ def test_the_presets_are_the_papers_settings_for_its_data_sets():
 
 def test_any_other_data_set_gets_the_settings_for_small_data():
     assert preset("ponds") == preset("mine") != preset("demo")
+    assert preset("coco2014", "vgg16") == preset("coco2014")
+    assert preset("coco2014", "mobilenet_v2")["model"]["feature_layer"] == "default"  # it has no fc7
     config = read("--dataset", "ponds")
     assert config.model.standardise_features and config.model.dropout == 0.7
     assert (config.training.learning_rate, config.training.warmup_epochs) == (4e-5, 3)
