@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from sklearn.svm import LinearSVC
 
-from cnnrnn_tf.baselines.method import Examples, Method
-from cnnrnn_tf.baselines.one_against_rest import fit_linear
-from cnnrnn_tf.baselines.standardiser import Standardiser
-from tfrecords.errors import UserError
+from cnnrnn_tf.baselines.one_against_rest import OneAgainstRest
 
 
-class LinearSVM(Method):
+class LinearSVM(OneAgainstRest):
     """CNN-SVM: a linear support vector machine for each label, one against the rest, on features of a CNN.
 
     A row of the paper's table for PASCAL VOC 2007, from Razavian et al. (CVPR Workshops 2014, arXiv
@@ -39,19 +35,11 @@ class LinearSVM(Method):
 
     title = "CNN-SVM"
 
+    constant = 1.0
+
     def __init__(self, regularisation: float = 1e-4):
-        if not 0 < regularisation < np.inf:
-            raise UserError(f"{self.title}: C {regularisation}: expected more than 0")
-        self.regularisation = regularisation
-        self._standardiser = Standardiser(self.title)
+        super().__init__(regularisation)
 
-    def fit(self, train: Examples, holdout: Examples, seed: int = 0) -> None:
-        features = self._standardiser.fit(train, holdout)
-        self._weights, self._biases = fit_linear(self._make_solver, features, train, constant=1)
-
-    def score(self, features: np.ndarray) -> np.ndarray:
-        return self._standardiser.transform(features) @ self._weights + self._biases
-
-    def _make_solver(self) -> LinearSVC:
+    def make_solver(self) -> LinearSVC:
         # The order of the images in each pass is drawn; it changes where the solver stops, not what it seeks.
         return LinearSVC(C=self.regularisation, dual=True, random_state=0)

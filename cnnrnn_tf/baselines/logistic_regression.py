@@ -6,13 +6,10 @@ import numpy as np
 from scipy.special import expit
 from sklearn import linear_model
 
-from cnnrnn_tf.baselines.method import Examples, Method
-from cnnrnn_tf.baselines.one_against_rest import fit_linear
-from cnnrnn_tf.baselines.standardiser import Standardiser
-from tfrecords.errors import UserError
+from cnnrnn_tf.baselines.one_against_rest import OneAgainstRest
 
 
-class LogisticRegression(Method):
+class LogisticRegression(OneAgainstRest):
     """A logistic regression for each label, one against the rest, on features of a CNN.
 
     Not in the paper: the plainest method that gives probabilities, and hard to beat on small data. With
@@ -39,19 +36,13 @@ class LogisticRegression(Method):
     title = "Logistic regression"
     gives_probabilities = True
 
-    def __init__(self, regularisation: float = 0.003):
-        if not 0 < regularisation < np.inf:
-            raise UserError(f"{self.title}: C {regularisation}: expected more than 0")
-        self.regularisation = regularisation
-        self._standardiser = Standardiser(self.title)
+    constant = np.inf  # where the likelihood of a label that never varies has its supremum
 
-    def fit(self, train: Examples, holdout: Examples, seed: int = 0) -> None:
-        features = self._standardiser.fit(train, holdout)
-        # The likelihood of a label that never varies has its supremum at an infinite bias.
-        self._weights, self._biases = fit_linear(self._make_solver, features, train, constant=np.inf)
+    def __init__(self, regularisation: float = 0.003):
+        super().__init__(regularisation)
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        return expit(self._standardiser.transform(features) @ self._weights + self._biases)
+        return expit(super().score(features))
 
-    def _make_solver(self) -> linear_model.LogisticRegression:
+    def make_solver(self) -> linear_model.LogisticRegression:
         return linear_model.LogisticRegression(C=self.regularisation, solver="lbfgs", max_iter=1000)

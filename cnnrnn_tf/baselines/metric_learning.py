@@ -6,16 +6,15 @@ import numpy as np
 from scipy.linalg import solve
 from sklearn.covariance import shrunk_covariance
 
-from cnnrnn_tf.baselines.knn import Votes, find_neighbours
-from cnnrnn_tf.baselines.method import Examples, Method
-from cnnrnn_tf.baselines.standardiser import Standardiser
+from cnnrnn_tf.baselines.knn import KNN, Votes, find_neighbours
+from cnnrnn_tf.baselines.method import Examples
 from tfrecords.errors import UserError
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9)
 """What the hold-out chooses from: how far the covariance of the features is drawn to a sphere."""
 
 
-class MetricLearning(Method):
+class MetricLearning(KNN):
     """Nearest neighbours in a Mahalanobis metric that is Fisher's discriminant, summed over labels.
 
     What it is: a closed-form metric in which images with a label lie apart from images without it. With x the
@@ -55,13 +54,6 @@ class MetricLearning(Method):
     """
 
     title = "Metric learning"
-    gives_probabilities = True
-
-    def __init__(self, num_neighbours: int = 20):
-        if num_neighbours < 1:
-            raise UserError(f"{self.title}: num_neighbours {num_neighbours}: expected 1 or more")
-        self.num_neighbours = num_neighbours
-        self._standardiser = Standardiser(self.title)
 
     def fit(self, train: Examples, holdout: Examples, seed: int = 0) -> None:
         features = self._standardiser.fit(train, holdout)

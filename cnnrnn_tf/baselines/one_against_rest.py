@@ -7,7 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn_tf.baselines.method import Examples
+from cnnrnn_tf.baselines.method import Examples, Method
+from cnnrnn_tf.baselines.standardiser import Standardiser
+from tfrecords.errors import UserError
+
+
+class OneAgainstRest(Method):
+    """A linear classifier of scikit-learn's for each label, on standardised features.
+
+    Args:
+        regularisation: C, how much an image's loss weighs beside |w|^2 / 2; small values regularise.
+
+    Attributes:
+        constant: the score of a label that is known to hold of every image; `-constant` of one that holds of
+            none.
+
+    Raises:
+        UserError: C is not above 0.
+    """
+
+    constant: float
+
+    def __init__(self, regularisation: float) -> None:
+        if not 0 < regularisation < np.inf:
+            raise UserError(f"{self.title}: C {regularisation}: expected more than 0")
+        self.regularisation = regularisation
+        self._standardiser = Standardiser(self.title)
+
+    def fit(self, train: Examples, holdout: Examples, seed: int = 0) -> None:
+        features = self._standardiser.fit(train, holdout)
+        self._weights, self._biases = fit_linear(self.make_solver, features, train, self.constant)
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        return self._standardiser.transform(features) @ self._weights + self._biases
+
+    def make_solver(self) -> Any:
+        """A new classifier with `fit`, and then `coef_` and `intercept_`."""
+        raise NotImplementedError
 
 
 def fit_linear(
