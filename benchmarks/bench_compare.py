@@ -7,16 +7,14 @@ Clothing Attribute data. The CNN is MobileNetV2, frozen; three seeds. The expect
 prototype on the same splits: a method lands no more than 2.5 points below them.
 """
 
-import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import Targets, run, run_command
+from measure import Targets, run_command
+from photographs import build_records, read_options
 
-SHARED = Path(os.environ.get("CNNRNN_SHARED", "../shared"))
 WITHIN_POINTS = 2.5
 LIMIT_S = 1200  # both data sets together
 SAME_MAP_POINTS = 0.5  # linear binary cross-entropy is logistic regression
@@ -52,16 +50,8 @@ MIN_LENGTH = {"clothing": 3, "scenes": 0}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data")
-    parser.add_argument(
-        "--weights", type=Path, default=SHARED / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    missing = [path for path in (*map(options.data.joinpath, EXPECTED), options.weights) if not path.exists()]
-    if missing:
-        print(f"skipped: {missing[0]} is not there; give --data and --weights")
+    options = read_options(__doc__)
+    if options is None:
         return 0
     targets, seconds = Targets(), 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -76,11 +66,7 @@ def main() -> int:
 
 def compare(options, dataset: str, folder: Path) -> tuple[dict, float]:
     """{(method, lists): {measure: mean in percent}} and the seconds of the command."""
-    source = options.data / dataset
-    run(
-        *("-m", "tfrecords", "build", "table", "--from", source / "labels.csv"),
-        *("--images", source / "images", "--name", dataset, "--data-dir", folder / "data"),
-    )
+    build_records(options, dataset, folder / "data")
     done = run_command(
         *(Path(sys.executable).with_name("cnnrnn"), "compare", "--dataset", dataset),
         *("--backbone", "mobilenet_v2", "--backbone-weights", options.weights.resolve()),

@@ -7,16 +7,14 @@ Attribute data), each with `labels.csv` and `images/`. The CNN is MobileNetV2, f
 weights of keras.applications without the top. Three seeds; labels ranked by beam marginals.
 """
 
-import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 from measure import Targets, mean, run, spread
+from photographs import build_records, read_options
 
-SHARED = Path(os.environ.get("CNNRNN_SHARED", "../shared"))
 LIMIT_S = 180  # from records to export
 ROWS = {  # data set -> row of the report, {measure: lowest mean, in percent}
     "clothing": ("exactly 3", {"C-F1_harmonic": 41.5, "O-F1": 64.5, "MAP@10_truncated": 77.5}),
@@ -25,20 +23,8 @@ ROWS = {  # data set -> row of the report, {measure: lowest mean, in percent}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data")
-    parser.add_argument(
-        "--weights", type=Path, default=SHARED / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    missing = [
-        path
-        for path in (options.data / "scenes", options.data / "clothing", options.weights)
-        if not path.exists()
-    ]
-    if missing:
-        print(f"skipped: {missing[0]} is not there; give --data and --weights")
+    options = read_options(__doc__)
+    if options is None:
         return 0
     targets = Targets()
     for dataset, (row_name, bounds) in ROWS.items():
@@ -58,11 +44,7 @@ def main() -> int:
 
 def measure(options, dataset: str, row_name: str, folder: Path) -> list[dict[str, float]]:
     """The measures of each seed in percent, and the seconds of each training."""
-    source = options.data / dataset
-    built = run(
-        *("-m", "tfrecords", "build", "table", "--from", source / "labels.csv"),
-        *("--images", source / "images", "--name", dataset, "--data-dir", folder / "data"),
-    )
+    built = build_records(options, dataset, folder / "data")
     print(f"{dataset}: records in {built.wall_s:.0f} s", flush=True)
     found = []
     for seed in range(options.seeds):
