@@ -142,6 +142,10 @@ def test_baselines_read_a_cnn_of_their_own_where_the_cnn_is_trained(data_dir, tm
     measures = comparison.blocks[0].rows[0].measures
     assert measures["mAP_raw"].mean > 0.9  # squares in three colours; features of random weights stay below
     assert any("trained by binary cross-entropy" in note for note in comparison.notes)
+    stamp = (comparer.folder / "cnn-0.weights.h5").stat().st_mtime_ns
+    own_head = comparer.run(["bce"], num_seeds=1).blocks[0].rows[0].measures
+    assert own_head["mAP_raw"].mean > 0.9
+    assert (comparer.folder / "cnn-0.weights.h5").stat().st_mtime_ns == stamp  # trained once
 
 
 def test_the_labels_of_the_test_split_choose_nothing(finished, data_dir, tmp_path):
