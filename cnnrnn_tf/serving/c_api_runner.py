@@ -83,7 +83,7 @@ def run_job(job):
     """
     api = load_library()
     kernels = {name: _registered_kernels(api, name) for name in job["operations"]}
-    session = _Session(api, job["export_dir"])
+    session = Session(api, job["export_dir"])
     return {"kernels": kernels, "calls": [_run_call(session, call) for call in job["calls"]]}
 
 
@@ -108,7 +108,7 @@ def load_library():
     return api
 
 
-class _Session:
+class Session:
     """An export, loaded with the tag `serve` as the server does."""
 
     def __init__(self, api, export_dir):
