@@ -31,9 +31,11 @@ class RandomModels:
         """The step function; `rows` picks the models that make up the batch."""
         rows = tf.range(self.models) if rows is None else tf.constant(rows, tf.int32)
 
-        def step(tokens, state, image_rows):
+        def step(tokens, parents, state, image_rows):
             model = tf.gather(rows, image_rows)
-            before = tf.einsum("ru,ruv->rv", state["rnn"], tf.gather(self.recurrent, model))
+            before = tf.einsum(
+                "ru,ruv->rv", tf.gather(state["rnn"], parents), tf.gather(self.recurrent, model)
+            )
             now = tf.tanh(tf.gather_nd(self.inputs, tf.stack([model, tokens], axis=1)) + before)
             scores = tf.einsum("ru,rul->rl", now, tf.gather(self.outputs, model))
             return scores + tf.gather(self.images, model), {"rnn": now}
@@ -306,7 +308,7 @@ def search_table(*tables, beam_size=2, **options) -> BeamResult:
     logs = np.log(np.array(tables, np.float32))
     num_labels = logs.shape[2] - 1
 
-    def step(tokens, state, image_rows):
+    def step(tokens, parents, state, image_rows):
         return tf.gather_nd(logs, tf.stack([image_rows, tokens], axis=1)), state
 
     options = dict(max_length=num_labels) | options
@@ -384,7 +386,7 @@ LONG = chain([*range(1, 11), 10, 0])  # START, 0, 1, ..., 9, END
 def test_the_loop_runs_as_many_steps_as_the_longest_search_needs():
     calls = []
 
-    def step(tokens, state, image_rows):
+    def step(tokens, parents, state, image_rows):
         calls.append(tokens.numpy().tolist())
         return tf.gather_nd(np.log([SHORT, LONG]), tf.stack([image_rows, tokens], axis=1)), state
 
@@ -393,8 +395,8 @@ def test_the_loop_runs_as_many_steps_as_the_longest_search_needs():
         result = beam_search(step, (), batch_size, 10, beam_size=1, max_length=10)
         assert result.num_steps.numpy().tolist() == num_steps
         assert len(calls) == num_steps[-1]
-    assert calls[:3] == [[11, 11], [10, 0], [10, 1]], (
-        "START, then END where the search is over, else the last label"
+    assert calls[:3] == [[11, 11], [0], [1]], (
+        "START, then the last label, and nothing where the search is over"
     )
 
 
@@ -450,13 +452,51 @@ def test_an_image_without_an_answer_does_not_disturb_its_neighbours(what, table,
     assert np.isfinite(rank_labels(BeamResult(*result))).all()
 
 
+@pytest.mark.parametrize("options", [{}, dict(length_penalty=1.0), dict(renormalise=True, min_length=2)])
+def test_each_image_may_have_a_beam_of_its_own_and_finds_what_a_search_with_it_finds(options):
+    rows = list(range(12))
+    sizes = [1, 2, 3, 5, 9, 4] * 2
+    options = dict(max_length=4) | options
+    together = MODEL.search(rows, beam_size=9, row_beam_size=tf.constant(sizes), **options)
+    assert len(set(together.num_steps)) > 1
+    for row, size in zip(rows, sizes, strict=True):
+        alone = MODEL.search([row], beam_size=size, **options)
+        for name, field in alone._asdict().items():
+            found = getattr(together, name)[row]
+            if name in ("tokens", "lengths", "log_probs", "token_log_probs"):
+                assert (together.log_probs[row, size:] == -np.inf).all(), "places that stay empty"
+                found = found[:size]
+            np.testing.assert_allclose(found, field[0], 1e-5, 1e-6, err_msg=name)
+
+
+def test_the_beam_may_be_known_to_the_running_graph_alone():
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
+    def search(beam_size):
+        state = {"rnn": tf.zeros([1, UNITS], tf.float64)}
+        return beam_search(MODEL.step([0, 1, 2, 3, 4]), state, 5, LABELS, beam_size=beam_size, max_length=3)
+
+    for size in (1, 4, 8):  # 8: more than there are tokens
+        expected = MODEL.search([0, 1, 2, 3, 4], beam_size=size, max_length=3)
+        for name, field in search(tf.constant(size))._asdict().items():
+            np.testing.assert_array_equal(field, getattr(expected, name), err_msg=name)
+
+
+def test_step_probabilities_are_left_out_where_nobody_asks():
+    expected = MODEL.search([0, 1, 2, 3, 4], beam_size=3, max_length=3)
+    state = {"rnn": tf.zeros([1, UNITS], tf.float64)}
+    options = dict(beam_size=3, max_length=3, with_step_probs=False)
+    result = beam_search(MODEL.step([0, 1, 2, 3, 4]), state, 5, LABELS, **options)
+    assert result.step_probs is None
+    np.testing.assert_array_equal(result.tokens, expected.tokens)
+
+
 def test_an_empty_batch_gives_an_empty_result():
     result = beam_search(MODEL.step([]), {"rnn": tf.zeros([1, UNITS])}, 0, LABELS, beam_size=2, max_length=3)
     assert result.tokens.shape == (0, 2, 3) and result.marginals.shape == (0, LABELS)
 
 
 def test_half_precision_scores_are_normalised_in_float32():
-    def step(tokens, state, image_rows):
+    def step(tokens, parents, state, image_rows):
         return tf.cast(tf.tile([[8.0, 0.0, -4.0]], [len(tokens), 1]), tf.float16), state
 
     result = beam_search(step, (), 1, 2, beam_size=1, max_length=1, min_length=1)
@@ -495,12 +535,12 @@ class Tagger(tf.Module):
     def tag(self, images, min_length, given, prefix):
         step_of_model_0 = MODEL.step([0])
 
-        def step(tokens, state, image_rows):
-            scores, state = step_of_model_0(tokens, state, tf.zeros_like(image_rows))
+        def step(tokens, parents, state, image_rows):
+            scores, state = step_of_model_0(tokens, parents, state, tf.zeros_like(image_rows))
             return scores + tf.gather(images, image_rows), [state]  # a list where a tuple came in
 
         result = beam_search(
-            lambda tokens, state, image_rows: step(tokens, state[0], image_rows),
+            lambda tokens, parents, state, image_rows: step(tokens, parents, state[0], image_rows),
             ({"rnn": tf.zeros([1, UNITS], tf.float64)},),
             tf.shape(images)[0],
             LABELS,
@@ -543,7 +583,7 @@ def test_one_image_takes_options_for_a_number_of_images_that_the_graph_does_not_
         options = dict(beam_size=2, max_length=3, row_max_length=maximum, length_penalty=1.0)
         return beam_search(step, (), 1, 3, **options).tokens
 
-    def step(tokens, state, image_rows):
+    def step(tokens, parents, state, image_rows):
         return tf.gather(tf.constant(np.log(SCENE), tf.float32), tokens), state
 
     assert search(tf.constant([2])).numpy().tolist() == [[[SKY, CLOUDS, 3], [SKY, 3, 3]]]

@@ -102,3 +102,23 @@ def test_an_unknown_cell_is_named_beside_the_nearest_right_one():
         UserError, match=r"unknown cell 'lsmt' \(did you mean 'lstm'\?\): expected lstm or paper"
     ):
         make_cell("lsmt", 4)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_in_parts_is_the_step(name):
+    cell = make_cell(name, UNITS)
+    inputs = np.random.default_rng(3).normal(size=[5, 4]).astype("float32")
+    cell.build((None, 4))
+    for variable in cell.trainable_variables:  # the biases too
+        variable.assign(np.random.default_rng(4).normal(size=variable.shape))
+    states = [0.1 + leaf for leaf in as_list(cell.get_initial_state(batch_size=5))]
+    expected, expected_states = cell(inputs, states)
+    parts = cell.project_inputs(inputs), cell.project_state(states)
+    output, new_states = cell.combine(*parts, states)
+    np.testing.assert_allclose(output, expected, 1e-5, 1e-6)
+    for found, state in zip(new_states, as_list(expected_states), strict=True):
+        np.testing.assert_allclose(found, state, 1e-5, 1e-6)
+
+
+def as_list(states):
+    return list(states) if isinstance(states, (list, tuple)) else [states]

@@ -112,7 +112,8 @@ def test_the_options_of_decoding_reach_the_search(options):
     features = make_features(model)
     projected = model.decoder.project(features)
 
-    def step(tokens, state, rows):
+    def step(tokens, parents, state, rows):  # path by path, nothing shared
+        state = [tf.gather(leaf, parents) for leaf in state]
         return model.decoder.step(tokens, state, tf.gather(projected, rows))
 
     state = model.decoder.initial_state()

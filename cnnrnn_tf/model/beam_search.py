@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrecords.errors import UserError
+from cnnrnn_tf.model.path_rules import Allowed, allow, make_rules, one_hot, require, take_rows
 
-Step = Callable[[tf.Tensor, Any, tf.Tensor], tuple[tf.Tensor, Any]]
+Step = Callable[[tf.Tensor, tf.Tensor, Any, tf.Tensor], tuple[tf.Tensor, Any]]
 
 _NEVER = float("-inf")  # the log-probability of what is pruned, and of a place without a path
 
@@ -42,9 +42,9 @@ class BeamResult(NamedTuple):
     padding. What they lack to `log_probs` is END's."""
     marginals: tf.Tensor
     """<float32>[batch, labels]: the share of C's probability on candidates that hold the label, 0 to 1."""
-    step_probs: tf.Tensor
+    step_probs: tf.Tensor | None
     """<float32>[batch, labels]: the label's highest softmax probability, before any pruning, at any step of
-    any live path, 0 to 1."""
+    any live path, 0 to 1. None where it was not asked for."""
     num_steps: tf.Tensor
     """<int32>[batch]: steps until the image's own search ended, however long the others took."""
 
@@ -55,8 +55,9 @@ def beam_search(
     batch_size: int | tf.Tensor,
     num_labels: int,
     *,
-    beam_size: int,
+    beam_size: int | tf.Tensor,
     max_length: int,
+    row_beam_size: tf.Tensor | None = None,
     min_length: int | tf.Tensor = 0,
     row_max_length: tf.Tensor | None = None,
     given: tf.Tensor | None = None,
@@ -65,6 +66,7 @@ def beam_search(
     prefix_lengths: tf.Tensor | None = None,
     renormalise: bool = False,
     length_penalty: float = 0.0,
+    with_step_probs: bool = True,
 ) -> BeamResult:
     """Finds the most probable paths of labels, as section 3.3 of the paper does.
 
@@ -80,23 +82,27 @@ def beam_search(
     candidate (see `BeamResult`), and its neighbours do not notice.
 
     >>> table = tf.math.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.8], [0.6, 0.1, 0.3], [0.7, 0.2, 0.1]])
-    >>> def step(tokens, state, image_rows):  # the scores depend on the token before alone
+    >>> def step(tokens, parents, state, image_rows):  # the scores depend on the token before alone
     ...     return tf.gather(table, tokens), state
     >>> found = beam_search(step, (), 1, 2, beam_size=2, max_length=2)
     >>> found.tokens.numpy().tolist(), [f"{p:.2f}" for p in tf.exp(found.log_probs[0])]
     ([[[0, 2], [1, 2]]], ['0.21', '0.16'])
 
     Args:
-      step: takes tokens <int32>[rows], the state with leaves [rows, ...] and image_rows <int32>[rows], the
-        image that each row belongs to; returns scores (logits) of any float type [rows, labels + 1], END
-        last, and the new state. There are batch * beam rows. The first tokens are START (labels + 1), later
-        ones labels; a row without a path is fed END, and what comes back for it is not used.
-      initial_state: the state before START, of ONE path: nested tensors [1, ...], `()` for none. All images
-        share it, because the recurrent state depends on the labels emitted and never on the image.
+      step: one step of all live paths, a row each, those of an image together. It takes tokens <int32>[rows],
+        the last of each path: START (labels + 1) at first, then labels; parents <int32>[rows], the row that
+        each path had in the call before, without that token; the state that call returned; and image_rows
+        <int32>[rows], the image of each path. It returns scores (logits) of any float type
+        [rows, labels + 1], END last, and the new state: nested tensors of the structure and the inner
+        dimensions of the one before, the first dimension free.
+      initial_state: the state before START, `()` for none. All first paths have row 0 of it as their parent,
+        because the recurrent state depends on the labels emitted and never on the image.
       batch_size: the number of images.
       num_labels: L. Labels are the tokens 0 to L - 1, END is L, START is L + 1.
-      beam_size: N.
+      beam_size: N; <int32>[] where it is not known before.
       max_length: the most labels that any path may have, 1 to L; the width of the result.
+      row_beam_size: <int32>[batch], an N for each image, up to `beam_size`: its result is that of a search
+        with this N, and places beyond it stay empty.
       min_length: END is pruned before as many labels; an int or <int32>[batch].
       row_max_length: <int32>[batch], a maximum for each image; what exceeds `max_length` is read as that.
       given: <bool>[batch, labels], labels known to hold: END is pruned until the path has them all, and
@@ -111,6 +117,8 @@ def beam_search(
       renormalise: scale the probabilities of what is not pruned up to a sum of 1, at every step.
       length_penalty: alpha >= 0; candidates are ranked by log_prob / (labels + 1) ** alpha, END counted.
         0 is the paper's ranking.
+      with_step_probs: False spares the work of `BeamResult.step_probs`, which then is None; only rankings of
+        all labels need it.
 
     Returns:
       The candidates of each image and the quantities derived from them.
@@ -119,54 +127,67 @@ def beam_search(
       UserError: an option is out of its range, or two of them contradict each other.
     """
     _check_sizes(num_labels, beam_size, max_length, min_length, length_penalty)
-    _check_known_labels(num_labels, max_length, given, given_in_order, prefix, prefix_lengths)
-    rules = _Rules(
-        min_length=tf.cast(min_length, tf.int32),
-        max_length=_clip(max_length if row_max_length is None else row_max_length, max_length),
-        given=None if given is None else tf.cast(given, tf.bool),
-        rank=None if given_in_order is None else tf.cast(given_in_order, tf.int32),
-        prefix=None if prefix is None else _pad_prefix(prefix, max_length),
-        prefix_lengths=None if prefix_lengths is None else tf.cast(prefix_lengths, tf.int32),
+    rules = make_rules(
+        batch_size,
+        num_labels,
+        max_length,
+        min_length,
+        row_max_length,
+        given,
+        given_in_order,
+        prefix,
+        prefix_lengths,
     )
-    image_rows = tf.repeat(tf.range(batch_size), beam_size)
-    first_row = tf.range(batch_size)[:, tf.newaxis] * beam_size
+    is_place = None  # <bool>[batch, beam]: the places that an image may use; None if all
+    if row_beam_size is not None:
+        is_place = tf.range(beam_size) < tf.cast(row_beam_size, tf.int32)[:, tf.newaxis]
 
     def advance(time: tf.Tensor, search: _Search) -> tuple[tf.Tensor, _Search]:
+        rows = _find_live_rows(search.live)
+        tokens, parents = tf.gather(_flatten(search.last), rows), tf.gather(_flatten(search.parents), rows)
+        image_rows = rows // beam_size
         state = tf.nest.pack_sequence_as(initial_state, search.state)
-        logits, state = step(tf.reshape(search.inputs, [-1]), state, image_rows)
-        softmax = _log_softmax(tf.reshape(logits, [batch_size, beam_size, num_labels + 1]))
-        allowed = _allow(rules, time, search.emitted)
-        survivors, parents, last = _extend(search.live, _prune(softmax, allowed, renormalise), time)
-        is_path = survivors.log_probs > _NEVER
-        has_ended = is_path & (last == num_labels)
-        candidates = _admit(search.candidates, _keep(survivors, has_ended), length_penalty)
+        logits, state = step(tokens, parents, state, image_rows)
+        softmax = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        new = tf.gather(search.new, parents) & ~one_hot(tokens, num_labels + 1)
+        allowed = allow(take_rows(rules, image_rows), time, new)
+        extensions = _find_extensions(softmax, allowed, beam_size, renormalise)
+        survivors, last, parents = _extend(search.live, extensions, num_labels, time)
+        survivors = _keep(survivors, is_place)
+        has_ended = last == num_labels
+        candidates = _admit(search.candidates, _keep(survivors, has_ended), is_place, length_penalty)
         live = _stop_finished(
-            _keep(survivors, is_path & ~has_ended), candidates, rules.max_length, length_penalty
+            _keep(survivors, ~has_ended), candidates, is_place, rules.max_length, length_penalty
         )
-        inherited = tf.reshape(first_row + parents, [-1])
+        label_log_probs = search.label_log_probs
+        if with_step_probs:
+            highest = tf.math.unsorted_segment_max(softmax, image_rows, batch_size)
+            label_log_probs = tf.maximum(label_log_probs, highest)
         return time + 1, _Search(
             live=live,
             candidates=candidates,
-            emitted=tf.gather(search.emitted, parents, batch_dims=1) | _one_hot(last, num_labels),
-            inputs=tf.where(live.log_probs > _NEVER, last, num_labels),
-            state=[tf.gather(leaf, inherited) for leaf in tf.nest.flatten(state)],
-            label_log_probs=tf.maximum(search.label_log_probs, _best_of_live(softmax, search.live)),
+            last=last,
+            parents=parents,
+            new=new,
+            state=tf.nest.flatten(state),
+            label_log_probs=label_log_probs,
             num_steps=search.num_steps + tf.cast(_is_searching(search), tf.int32),
         )
 
     start = _start(initial_state, batch_size, num_labels, beam_size, max_length)
-    any_batch = tf.nest.map_structure(lambda field: tf.TensorShape([None, *field.shape[1:]]), start)
+    any_size = tf.nest.map_structure(lambda field: tf.TensorShape([None, *field.shape[1:]]), start)
     _, search = tf.while_loop(
         cond=lambda time, search: tf.reduce_any(_is_searching(search)),
         body=advance,
         loop_vars=(tf.constant(0), start),
-        shape_invariants=(tf.TensorShape([]), any_batch),
+        shape_invariants=(tf.TensorShape([]), any_size),
         maximum_iterations=max_length + 1,
     )
+    candidates = _blank_free_places(search.candidates, num_labels)
     return BeamResult(
-        *search.candidates,
-        marginals=_marginals(search.candidates, num_labels),
-        step_probs=tf.exp(search.label_log_probs),
+        *candidates,
+        marginals=_marginals(candidates, num_labels),
+        step_probs=_exponentiate(search.label_log_probs[:, :-1]) if with_step_probs else None,
         num_steps=search.num_steps,
     )
 
@@ -190,17 +211,6 @@ def rank_labels(result: BeamResult) -> tf.Tensor:
     return tf.where(num_candidates > 0, result.marginals, -1.0 / tf.maximum(result.step_probs, smallest))
 
 
-class _Rules(NamedTuple):
-    """What paths may not do, as tensors; None where there is no such rule."""
-
-    min_length: tf.Tensor  # <int32>[batch] or []
-    max_length: tf.Tensor  # <int32>[batch] or []
-    given: tf.Tensor | None  # <bool>[batch, labels]
-    rank: tf.Tensor | None  # <int32>[labels]
-    prefix: tf.Tensor | None  # <int32>[batch, max_length + 1]
-    prefix_lengths: tf.Tensor | None  # <int32>[batch]
-
-
 class _Paths(NamedTuple):
     """Places for paths; one whose log-probability is -inf is free, and its other fields mean nothing."""
 
@@ -211,18 +221,21 @@ class _Paths(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """What one step hands to the next."""
+    """What one step hands to the next. Its rows are those of `step`: the live paths and no others."""
 
     live: _Paths
     candidates: _Paths  # best first
-    emitted: tf.Tensor  # <bool>[batch, beam, labels]: the labels on each live path
-    inputs: tf.Tensor  # <int32>[batch, beam]: the token that the next step reads
-    state: list[tf.Tensor]  # leaves [batch * beam, ...]
-    label_log_probs: tf.Tensor  # <float32>[batch, labels]
+    last: tf.Tensor  # <int32>[batch, beam]: the token that the next step reads
+    parents: tf.Tensor  # <int32>[batch, beam]: the row of the path that each live path extends
+    new: (
+        tf.Tensor
+    )  # <bool>[rows, labels + 1]: the labels that are not on a row's path; END never is among them
+    state: list[tf.Tensor]  # what `step` returned
+    label_log_probs: tf.Tensor  # <float32>[batch, labels + 1]
     num_steps: tf.Tensor  # <int32>[batch]
 
 
-def _start(initial_state, batch_size, num_labels: int, beam_size: int, max_length: int) -> _Search:
+def _start(initial_state, batch_size, num_labels: int, beam_size, max_length: int) -> _Search:
     """One live path of no labels and probability 1 for each image; all other places are free."""
     nothing = _Paths(
         tokens=tf.fill([batch_size, beam_size, max_length], num_labels),
@@ -234,92 +247,99 @@ def _start(initial_state, batch_size, num_labels: int, beam_size: int, max_lengt
     return _Search(
         live=nothing._replace(log_probs=tf.where(is_first, 0.0, nothing.log_probs)),
         candidates=nothing,
-        emitted=tf.zeros([batch_size, beam_size, num_labels], tf.bool),
-        inputs=tf.fill([batch_size, beam_size], num_labels + 1),
-        state=[tf.repeat(leaf, batch_size * beam_size, axis=0) for leaf in tf.nest.flatten(initial_state)],
-        label_log_probs=tf.fill([batch_size, num_labels], _NEVER),
+        last=tf.fill([batch_size, beam_size], num_labels + 1),
+        parents=tf.zeros([batch_size, beam_size], tf.int32),
+        new=tf.range(num_labels + 1)[tf.newaxis] < num_labels,
+        state=[tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(initial_state)],
+        label_log_probs=tf.fill([batch_size, num_labels + 1], _NEVER),
         num_steps=tf.zeros([batch_size], tf.int32),
     )
 
 
-def _allow(rules: _Rules, time: tf.Tensor, emitted: tf.Tensor) -> tf.Tensor:
-    """Returns <bool>[batch, beam, labels + 1]: what may follow each live path, which has `time` labels."""
-    new = ~emitted
-    labels = new  # [batch, beam, labels]
-    end = tf.reshape(time >= rules.min_length, [-1, 1])  # [batch or 1, beam or 1]
-    places = tf.reshape(rules.max_length - time, [-1, 1])  # [batch or 1, 1]
-    if rules.given is not None:
-        missing = rules.given[:, tf.newaxis] & new
-        num_missing = tf.math.count_nonzero(missing, axis=-1, dtype=tf.int32)
-        end &= num_missing == 0
-        if rules.rank is not None:
-            last_rank = tf.shape(emitted)[-1]
-            next_rank = tf.reduce_min(tf.where(missing, rules.rank, last_rank), axis=-1, keepdims=True)
-            labels &= rules.rank <= next_rank
-        is_forced = num_missing >= places
-        labels &= missing | ~is_forced[..., tf.newaxis]
-    if rules.prefix is not None:
-        in_prefix = (time < rules.prefix_lengths)[:, tf.newaxis]  # [batch, 1]
-        next_label = _one_hot(rules.prefix[:, time, tf.newaxis], emitted.shape[-1])
-        labels = tf.where(in_prefix[..., tf.newaxis], new & next_label, labels)
-        end &= ~in_prefix
-    is_full = places <= 0
-    labels &= ~is_full[..., tf.newaxis]
-    end = tf.broadcast_to(end | is_full, tf.shape(emitted)[:2])
-    return tf.concat([labels, end[..., tf.newaxis]], axis=-1)
+def _find_live_rows(live: _Paths) -> tf.Tensor:
+    """Returns <int32>[rows]: the places of all live paths, counted through the batch."""
+    return tf.cast(tf.where(_flatten(live.log_probs) > _NEVER)[:, 0], tf.int32)
 
 
-def _prune(softmax: tf.Tensor, allowed: tf.Tensor, renormalise: bool) -> tf.Tensor:
-    pruned = tf.where(allowed, softmax, _NEVER)
-    if not renormalise:
-        return pruned
-    total = tf.reduce_logsumexp(pruned, axis=-1, keepdims=True)
-    return pruned - tf.maximum(total, tf.float32.min)  # -inf - -inf would be NaN, which top_k misplaces
+class _Extensions(NamedTuple):
+    """The best tokens of each live path: its N best labels, best first, and END."""
+
+    log_probs: tf.Tensor  # <float32>[rows, extensions], -inf for what may not follow
+    tokens: tf.Tensor  # <int32>[rows, extensions]
 
 
-def _extend(live: _Paths, token_log_probs: tf.Tensor, time: tf.Tensor) -> tuple[_Paths, tf.Tensor, tf.Tensor]:
-    """Returns the best N extensions, the place of each one's parent and its last token, both [batch, beam].
+def _find_extensions(softmax: tf.Tensor, allowed: Allowed, beam_size, renormalise: bool) -> _Extensions:
+    end_log_probs = softmax[:, -1:]
+    is_number = ~tf.math.is_nan(end_log_probs)  # one NaN among the scores makes all of a row's NaN
+    any_label = allowed.any_label[:, tf.newaxis] & is_number
+    pruned = tf.where(allowed.labels, softmax, _NEVER)
+    num_labels = softmax.shape[-1] - 1
+    num_best = min(beam_size, num_labels) if isinstance(beam_size, int) else tf.minimum(beam_size, num_labels)
+    best, tokens = tf.math.top_k(pruned, k=num_best)
+    log_probs = tf.concat(
+        [
+            tf.where(any_label, best, _NEVER),
+            tf.where(allowed.end[:, tf.newaxis] & is_number, end_log_probs, _NEVER),
+        ],
+        axis=1,
+    )
+    if renormalise:
+        every = tf.concat([tf.where(any_label, pruned, _NEVER), log_probs[:, -1:]], axis=1)
+        total = tf.reduce_logsumexp(every, axis=1, keepdims=True)
+        log_probs -= tf.maximum(total, tf.float32.min)  # -inf - -inf would be NaN
+    return _Extensions(log_probs, tf.pad(tokens, [[0, 0], [0, 1]], constant_values=num_labels))
 
-    The best N of all extensions are the best N among each path's own N best: one selection does both.
-    """
-    _, beam_size, num_tokens = token_log_probs.shape
-    flat_shape = [-1, beam_size * num_tokens]
-    totals = tf.reshape(live.log_probs[..., tf.newaxis] + token_log_probs, flat_shape)
-    log_probs, chosen = tf.math.top_k(totals, k=beam_size)
-    parents, last = chosen // num_tokens, chosen % num_tokens
-    added = tf.gather(tf.reshape(token_log_probs, flat_shape), chosen, batch_dims=1)
-    is_label = last < num_tokens - 1
-    paths = _take(live, parents)
+
+def _extend(
+    live: _Paths, extensions: _Extensions, num_labels: int, time: tf.Tensor
+) -> tuple[_Paths, tf.Tensor, tf.Tensor]:
+    """Returns the best N extended paths, and of each its last token and its parent's row."""
+    num_places, num_extensions = _count_places(live), tf.shape(extensions.tokens)[1]
+    is_live = live.log_probs > _NEVER
+    # The row of each place; one that is free shows another place's row, which does not count.
+    place_rows = tf.cumsum(tf.cast(_flatten(is_live), tf.int32)) - 1
+    place_rows = tf.reshape(tf.maximum(place_rows, 0), tf.shape(is_live))
+    totals = live.log_probs[..., tf.newaxis] + tf.gather(extensions.log_probs, place_rows)
+    log_probs, chosen = tf.math.top_k(tf.reshape(totals, [-1, num_places * num_extensions]), k=num_places)
+    places = chosen // num_extensions
+    parents = _take(place_rows, places)
+    chosen = parents * num_extensions + chosen % num_extensions
+    last = tf.gather(_flatten(extensions.tokens), chosen)
+    added = tf.gather(_flatten(extensions.log_probs), chosen)
     is_here = tf.range(live.tokens.shape[-1]) == time
+    is_label = last < num_labels
     survivors = _Paths(
-        tokens=tf.where(is_here, last[..., tf.newaxis], paths.tokens),
-        lengths=paths.lengths + tf.cast(is_label, tf.int32),
+        tokens=tf.where(is_here, last[..., tf.newaxis], _take(live.tokens, places)),
+        lengths=time + tf.cast(is_label, tf.int32),
         log_probs=log_probs,
         token_log_probs=tf.where(
-            is_here & is_label[..., tf.newaxis], added[..., tf.newaxis], paths.token_log_probs
+            is_here & is_label[..., tf.newaxis], added[..., tf.newaxis], _take(live.token_log_probs, places)
         ),
     )
-    return survivors, parents, last
+    return survivors, last, parents
 
 
-def _admit(candidates: _Paths, ended: _Paths, length_penalty: float) -> _Paths:
-    """Returns the best N of the candidates and the newly ended paths.
-
-    Free places of `candidates` precede those of `ended`, so that only they can remain: they are still blank.
-    """
-    both = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=1), candidates, ended)
+def _admit(candidates: _Paths, ended: _Paths, is_place: tf.Tensor | None, length_penalty: float) -> _Paths:
+    """Returns the best N of the candidates and the newly ended paths, N of each image's own."""
+    both = _Paths(*(tf.concat(parts, axis=1) for parts in zip(candidates, ended, strict=True)))
     scores = _score(both.log_probs, both.lengths, length_penalty)
-    return _take(both, tf.math.top_k(scores, k=candidates.log_probs.shape[1]).indices)
+    places = tf.math.top_k(scores, k=_count_places(candidates)).indices
+    return _keep(_Paths(*(_take(field, places) for field in both)), is_place)
 
 
-def _stop_finished(live: _Paths, candidates: _Paths, max_length: tf.Tensor, length_penalty: float) -> _Paths:
+def _stop_finished(
+    live: _Paths, candidates: _Paths, is_place: tf.Tensor | None, max_length: tf.Tensor, length_penalty: float
+) -> _Paths:
     """Frees the live places of images whose C is full of paths that no live path can overtake.
 
     A log-probability can only fall, so no live path can come to score more than its present log-probability
     would at the maximum length. Without a live path nothing of an image changes any more: it is frozen.
     """
     bound = _score(tf.reduce_max(live.log_probs, axis=1), max_length, length_penalty)
-    worst = _score(candidates.log_probs, candidates.lengths, length_penalty)[:, -1]  # -inf unless C is full
+    scores = _score(candidates.log_probs, candidates.lengths, length_penalty)
+    if is_place is not None:
+        scores = tf.where(is_place, scores, float("inf"))
+    worst = tf.reduce_min(scores, axis=1)  # -inf unless C is full
     return _keep(live, (bound >= worst)[:, tf.newaxis])
 
 
@@ -329,32 +349,40 @@ def _score(log_probs: tf.Tensor, num_labels: tf.Tensor, length_penalty: float) -
     return log_probs / tf.cast(num_labels + 1, tf.float32) ** length_penalty
 
 
-def _log_softmax(logits: tf.Tensor) -> tf.Tensor:
-    """Returns <float32> natural-log probabilities, whatever float the model computes in; NaN becomes -inf."""
-    softmax = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-    return tf.where(tf.math.is_nan(softmax), _NEVER, softmax)
-
-
-def _best_of_live(softmax: tf.Tensor, live: _Paths) -> tf.Tensor:
-    """Returns <float32>[batch, labels]: each label's highest log-probability at this step."""
-    is_live = (live.log_probs > _NEVER)[..., tf.newaxis]
-    return tf.reduce_max(tf.where(is_live, softmax[..., :-1], _NEVER), axis=1)
-
-
 def _is_searching(search: _Search) -> tf.Tensor:
     return tf.reduce_any(search.live.log_probs > _NEVER, axis=1)  # [batch]
 
 
-def _keep(paths: _Paths, condition: tf.Tensor) -> _Paths:
+def _keep(paths: _Paths, condition: tf.Tensor | None) -> _Paths:
+    if condition is None:
+        return paths
     return paths._replace(log_probs=tf.where(condition, paths.log_probs, _NEVER))
 
 
-def _take(paths: _Paths, places: tf.Tensor) -> _Paths:
-    return tf.nest.map_structure(lambda field: tf.gather(field, places, batch_dims=1), paths)
+def _take(field: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    return tf.gather(field, places, batch_dims=1)
 
 
-def _one_hot(tokens: tf.Tensor, depth: int) -> tf.Tensor:
-    return tf.one_hot(tokens, depth, on_value=True, off_value=False)
+def _count_places(paths: _Paths) -> int | tf.Tensor:
+    return paths.log_probs.shape[1] or tf.shape(paths.log_probs)[1]
+
+
+def _flatten(field: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(field, [-1])
+
+
+def _blank_free_places(candidates: _Paths, num_labels: int) -> _Paths:
+    is_path = candidates.log_probs > _NEVER
+    return _Paths(
+        tokens=tf.where(is_path[..., tf.newaxis], candidates.tokens, num_labels),
+        lengths=tf.where(is_path, candidates.lengths, 0),
+        log_probs=candidates.log_probs,
+        token_log_probs=tf.where(is_path[..., tf.newaxis], candidates.token_log_probs, 0.0),
+    )
+
+
+def _exponentiate(log_probs: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.math.is_nan(log_probs), 0.0, tf.exp(log_probs))
 
 
 def _marginals(candidates: _Paths, num_labels: int) -> tf.Tensor:
@@ -372,56 +400,22 @@ def _sum_over_candidates(weights: tf.Tensor, tokens: tf.Tensor, num_labels: int)
     return tf.reshape(sums, [-1, num_tokens])[:, :num_labels]  # END's column goes
 
 
-def _clip(row_max_length: int | tf.Tensor, max_length: int) -> tf.Tensor:
-    return tf.clip_by_value(tf.cast(row_max_length, tf.int32), 0, max_length)
-
-
-def _pad_prefix(prefix: tf.Tensor, max_length: int) -> tf.Tensor:
-    """Returns <int32>[batch, max_length + 1], so that every step has a column; -1 is no label."""
-    prefix = tf.cast(prefix, tf.int32)[:, :max_length]
-    padding = [[0, 0], [0, max_length + 1 - tf.shape(prefix)[1]]]
-    return tf.pad(prefix, padding, constant_values=-1)
-
-
 def _check_sizes(num_labels: int, beam_size: int, max_length: int, min_length, length_penalty: float) -> None:
-    _require(num_labels >= 1, f"num_labels of 1 or more, got {num_labels}")
-    _require(beam_size >= 1, f"a beam_size of 1 (greedy) or more, got {beam_size}")
-    _require(
+    require(num_labels >= 1, f"num_labels of 1 or more, got {num_labels}")
+    known_beam_size = tf.get_static_value(tf.convert_to_tensor(beam_size))
+    require(
+        known_beam_size is None or known_beam_size >= 1, f"a beam_size of 1 (greedy) or more, got {beam_size}"
+    )
+    require(
         1 <= max_length <= num_labels,
         f"a max_length from 1 to {num_labels}, the number of labels, got {max_length}: no label comes twice",
     )
     for known in np.ravel(tf.get_static_value(tf.convert_to_tensor(min_length))):
-        _require(
+        require(
             known is None or 0 <= known <= max_length,
             f"a min_length from 0 to {max_length}, the max_length, got {known}: lower one or raise the other",
         )
-    _require(
+    require(
         0 <= length_penalty < float("inf"),
         f"a length_penalty of 0 (the paper's ranking) or more, got {length_penalty}",
     )
-
-
-def _check_known_labels(num_labels: int, max_length: int, given, rank, prefix, prefix_lengths) -> None:
-    _require(
-        given is None or given.shape[-1] in (None, num_labels),
-        f"`given` as <bool>[batch, {num_labels}], one column a label, got {getattr(given, 'shape', None)}",
-    )
-    rank = None if rank is None else tf.get_static_value(tf.convert_to_tensor(rank))
-    _require(
-        rank is None or np.array_equal(np.sort(rank), np.arange(num_labels)),
-        f"`given_in_order` to hold each rank from 0 to {num_labels - 1} once, got {rank}",
-    )
-    _require(
-        (prefix is None) == (prefix_lengths is None),
-        "`prefix` and `prefix_lengths` together, got one of them: pass both or none",
-    )
-    _require(
-        prefix is None or (prefix.shape[-1] or 0) <= max_length,
-        f"a prefix of at most {max_length} columns, the max_length, got {getattr(prefix, 'shape', None)}: "
-        "shorten it or raise max_length",
-    )
-
-
-def _require(condition: bool, need: str) -> None:
-    if not condition:
-        raise UserError(f"beam search needs {need}")

@@ -12,6 +12,7 @@ from cnnrnn_tf.data.sequences import order_ranks
 from cnnrnn_tf.model.backbones import COMPACT, Backbone
 from cnnrnn_tf.model.beam_search import BeamResult, beam_search
 from cnnrnn_tf.model.decoder import LabelDecoder
+from cnnrnn_tf.model.shared_prefixes import SharedPrefixStep
 from tfrecords.errors import UserError
 
 
@@ -137,8 +138,9 @@ class CNNRNN(keras.Model):
         self,
         features,
         *,
-        beam_size: int = 5,
-        min_length: int = 0,
+        beam_size=5,
+        row_beam_size=None,
+        min_length=0,
         max_length: int | None = None,
         row_max_length=None,
         given=None,
@@ -146,6 +148,8 @@ class CNNRNN(keras.Model):
         prefix_lengths=None,
         renormalise: bool = False,
         length_penalty: float = 0.0,
+        with_step_probs: bool = True,
+        input_table=None,
     ) -> BeamResult:
         """The most probable paths of each image, by beam search.
 
@@ -154,8 +158,9 @@ class CNNRNN(keras.Model):
             given: <bool>[batch, labels], labels known to hold. A model trained on paths in one order never
                 saw a label come out of it, so they constrain the path and do not begin it.
             max_length: most labels on a path; `max_path_length` by default.
-            beam_size, min_length, row_max_length, prefix, prefix_lengths, renormalise, length_penalty: of
-                `cnnrnn_tf.model.beam_search.beam_search`.
+            beam_size, row_beam_size, min_length, row_max_length, prefix, prefix_lengths, renormalise,
+                length_penalty, with_step_probs: of `cnnrnn_tf.model.beam_search.beam_search`.
+            input_table: `decoder.tabulate_inputs()`, where it was kept from before; computed anew if None.
 
         Raises:
             UserError: an option out of range; or a prefix, and this model was trained on paths in one order.
@@ -166,16 +171,14 @@ class CNNRNN(keras.Model):
                 "otherwise; pass the labels as `given`"
             )
         projected = self.decoder.project(features, training=False)
-
-        def step(tokens, state, image_rows):
-            return self.decoder.step(tokens, state, tf.gather(projected, image_rows))
-
+        step = SharedPrefixStep(self.decoder, projected, input_table)
         return beam_search(
             step,
-            self.decoder.initial_state(),
+            step.initial_state,
             tf.shape(projected)[0],
             self.num_labels,
             beam_size=beam_size,
+            row_beam_size=row_beam_size,
             max_length=max_length or self.max_path_length,
             min_length=min_length,
             row_max_length=row_max_length,
@@ -185,6 +188,7 @@ class CNNRNN(keras.Model):
             prefix_lengths=prefix_lengths,
             renormalise=renormalise,
             length_penalty=length_penalty,
+            with_step_probs=with_step_probs,
         )
 
     def get_config(self):

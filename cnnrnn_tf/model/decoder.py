@@ -151,6 +151,13 @@ class LabelDecoder(keras.Model):
         tokens = ops.cast(tokens, "int32")
         return ops.cast(ops.take(table, tokens, axis=0), self.compute_dtype)
 
+    def tabulate_inputs(self):
+        """What each token adds to the cell's step, <float>[labels + 2, ...]: looked up, not multiplied again.
+
+        The vocabulary is small, and what `cell.project_inputs` makes of a label is the same at every step.
+        """
+        return self.cell.project_inputs(self.embed(ops.arange(self.num_labels + 2)))
+
     def initial_state(self):
         """The state before START of one path: a list of <float>[1, ...]."""
         state = self.cell.get_initial_state(batch_size=1)
@@ -200,10 +207,15 @@ class LabelDecoder(keras.Model):
             "standardise_features": self.standardise_features,
         }
 
-    def _score(self, outputs, projected, training):
-        joint = ops.relu(self.output_projection(self.output_dropout(outputs, training=training)) + projected)
+    def score(self, projected_output, projected):
+        """s(t) from U_o o(t) and U_I I, <float>[..., embedding] each -> <float32>[..., labels + 1]."""
+        joint = ops.relu(projected_output + projected)
         scores = ops.matmul(joint, ops.transpose(ops.cast(self.score_weights, joint.dtype)))
         return ops.cast(scores, "float32")
+
+    def _score(self, outputs, projected, training):
+        projected_output = self.output_projection(self.output_dropout(outputs, training=training))
+        return self.score(projected_output, projected)
 
 
 def _check_sizes(**sizes: int) -> None:
