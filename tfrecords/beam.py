@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tfrecords.errors import UserError
 from tfrecords.framing import DamagedFile
@@ -98,37 +99,58 @@ class BeamWriter:
     def _run(self, places: Sequence[str]) -> None:
         import apache_beam as beam
 
-        options = self._make_options()
-        try:
-            pipeline = beam.Pipeline(options=options)
+        def write(pipeline):
             _ = (
                 pipeline
                 | "Tasks" >> beam.Create(places)
                 | "One by one" >> beam.Reshuffle()  # or a runner may give all of them to one worker
                 | "Write shards" >> beam.Map(_write_staged)
             )
-            state = pipeline.run().wait_until_finish()
-        except Exception as error:  # of every kind: what a runner raises, it also wraps
-            raise UserError(f"the pipeline failed on {self.runner}: {last_line(error)}") from error
-        if state not in (None, "DONE"):
-            raise UserError(f"the pipeline on {self.runner} ended as {state}: see the runner's own log")
 
-    def _make_options(self):
-        from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, WorkerOptions
+        run_pipeline(write, self.runner, self.options, self.workers)
 
-        complaints = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(complaints):  # argparse prints them, and ends the process
-                options = PipelineOptions([*shlex.split(self.options), f"--runner={self.runner}"])
-                direct, workers = options.view_as(DirectOptions), options.view_as(WorkerOptions)
-        except (SystemExit, ValueError) as error:
-            reason = complaints.getvalue().strip().rpartition("\n")[2] or error
-            raise UserError(f"--beam-options {self.options!r}: Beam refuses them ({reason})") from None
-        if self.runner == "DirectRunner" and "direct_" not in self.options:
-            direct.direct_num_workers = self.workers or os.cpu_count() or 1
-            direct.direct_running_mode = "multi_processing"
-            workers.default_sdk_harness_log_level = "ERROR"  # else each says a dozen lines
-        return options
+
+def run_pipeline(
+    add_steps: Callable[[Any], None], runner: str, options: str = "", workers: int | None = None
+) -> None:
+    """Runs a pipeline and waits for its end.
+
+    Args:
+        add_steps: adds all steps to an empty pipeline.
+        runner, options, workers: see `BeamWriter`.
+
+    Raises:
+        UserError: Beam knows no such runner or option, or the pipeline failed.
+    """
+    import apache_beam as beam
+
+    found = _make_options(runner, options, workers)
+    try:
+        pipeline = beam.Pipeline(options=found)
+        add_steps(pipeline)
+        state = pipeline.run().wait_until_finish()
+    except Exception as error:  # of every kind: what a runner raises, it also wraps
+        raise UserError(f"the pipeline failed on {runner}: {last_line(error)}") from error
+    if state not in (None, "DONE"):
+        raise UserError(f"the pipeline on {runner} ended as {state}: see the runner's own log")
+
+
+def _make_options(runner: str, text: str, num_workers: int | None):
+    from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, WorkerOptions
+
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):  # argparse prints them, and ends the process
+            options = PipelineOptions([*shlex.split(text), f"--runner={runner}"])
+            direct, workers = options.view_as(DirectOptions), options.view_as(WorkerOptions)
+    except (SystemExit, ValueError) as error:
+        reason = complaints.getvalue().strip().rpartition("\n")[2] or error
+        raise UserError(f"--beam-options {text!r}: Beam refuses them ({reason})") from None
+    if runner == "DirectRunner" and "direct_" not in text:
+        direct.direct_num_workers = num_workers or os.cpu_count() or 1
+        direct.direct_running_mode = "multi_processing"
+        workers.default_sdk_harness_log_level = "ERROR"  # else each says a dozen lines
+    return options
 
 
 # ---- what the workers do
