@@ -21,6 +21,7 @@ COMMANDS = {
     },
     "tfrecords report": ("-m", "tfrecords", "report"),
     "cnnrnn predict": ("-m", "cnnrnn_tf.commands", "predict"),
+    "cnnrnn tag": ("-m", "cnnrnn_tf.commands", "tag"),
     "cnnrnn evaluate": ("-m", "cnnrnn_tf.commands", "evaluate"),
     "cnnrnn check": ("-m", "cnnrnn_tf.commands", "check"),
     "cnnrnn compare": ("-m", "cnnrnn_tf.commands", "compare"),

@@ -1,6 +1,7 @@
 """A command line enters; what a trained model does with it leaves.
 
 cnnrnn predict runs/demo/<time> photo.jpg
+cnnrnn tag photos --model runs/demo/<time> --out tags.jsonl
 cnnrnn evaluate runs/demo/<time>
 cnnrnn audit --published
 cnnrnn export runs/demo/<time>
@@ -23,11 +24,13 @@ from cnnrnn_tf.commands.compare import Compare
 from cnnrnn_tf.commands.evaluate import Evaluate
 from cnnrnn_tf.commands.export import Export
 from cnnrnn_tf.commands.predict import Predict
+from cnnrnn_tf.commands.tag import Tag
 from tfrecords.cli import parse, run_main
 
 PROG = "cnnrnn"
 COMMANDS = {
     "predict": Predict,
+    "tag": Tag,
     "evaluate": Evaluate,
     "audit": Audit,
     "export": Export,

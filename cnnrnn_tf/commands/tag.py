@@ -1,0 +1,157 @@
+"""A folder of images and a run or an export enter; a file with one row of JSON an image leaves.
+
+cnnrnn tag photos --model runs/demo/<time>/export --out tags.jsonl
+tagged 998,812 of 1,000,000 images: tags.jsonl; 1,188 could not be (900 cut off, 288 not an image)
+of these 20,000 now, 81.2 a second
+
+A row is what `cnnrnn predict --json` prints, its image named by the path from the folder. While the command
+runs, the rows are in tags.jsonl.part; a file called tags.jsonl is complete. Stopped or killed at any time,
+the same command goes on, and ends with the bytes of an unbroken run; on a finished file it tags what has been
+added to the folder since. tags.jsonl.state.json says what the rows were made of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cnnrnn_tf.commands.predict import IMAGE_SUFFIXES, _load_tagger, _read_given
+from tfrecords.errors import UserError
+from tfrecords.quiet import silence_native_stderr
+
+_RUN_FILES = ("config.json", "vocabulary.json", "calibration.json", "checkpoints/best.keras")
+_EXPORT_FILES = ("saved_model.pb", "variables/*", "assets/*")
+
+
+@dataclass
+class Tag:
+    """Tag a folder of images, however many, into a file with one line of JSON an image.
+
+    Subfolders are searched, too. Files that are no images have lines as well, with an error in place of
+    labels. Stopped at any time, the same command goes on where it was; when images are added later, it tags
+    those. Exit status 1 if some file is no image.
+    """
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the images."""
+    model: Annotated[Path, tyro.conf.arg(metavar="RUN|EXPORT")]
+    """Folder of a training run, or of an export."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """The file of rows, such as tags.jsonl."""
+    given: str = ""
+    """Labels known to hold for every image, joined by commas: sky,clouds."""
+    batch_size: int = 32
+    """Images tagged at once; more are faster and need more memory. Two batches are under way at a time."""
+    readers: int = 8
+    """Files read at once; more help where a disk is far away."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Begin anew, whatever is in FILE."""
+    progress: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show images per second even where stderr is no terminal."""
+
+    def run(self) -> int:
+        for flag, value in (("--batch-size", self.batch_size), ("--readers", self.readers)):
+            if value < 1:
+                raise UserError(f"{flag} {value}: expected 1 or more")
+        _check_folder(self.folder)
+        tagger, vocabulary = _load_tagger(self.model)
+        from cnnrnn_tf.serving.tag_folder import tag_folder
+        from cnnrnn_tf.serving.tag_output import open_output
+
+        given = _read_given(self.given, vocabulary, tagger.max_length)
+        made_of = {"model": hash_model(self.model), "--given": given, "FOLDER": os.path.realpath(self.folder)}
+        shown = self.progress or sys.stderr.isatty()
+        with open_output(Path(self.out), made_of, self.overwrite) as output, _show_progress(shown) as bar:
+            summary = tag_folder(
+                tagger,
+                self.folder,
+                output,
+                IMAGE_SUFFIXES,
+                given,
+                self.batch_size,
+                self.readers,
+                on_start=bar.start,
+                on_images=bar.add,
+            )
+        _print_summary(summary.num_images, summary.errors, self.out)
+        if summary.num_added == 0:
+            print("all of them before")
+        else:
+            now = (
+                f"of these {summary.num_added:,} now" if summary.num_added < summary.num_images else "all now"
+            )
+            print(f"{now}, {summary.num_added / summary.wall_s:.1f} a second")
+        return 1 if summary.errors else 0
+
+
+def hash_model(path: Path) -> str:
+    """Returns a SHA-256, hexadecimal, of the files that a run's or an export's answers depend on."""
+    if (path / "config.json").is_file():
+        files = [path / name for name in _RUN_FILES if (path / name).is_file()]
+    else:
+        from cnnrnn_tf.serving.check import find_export
+
+        path = find_export(path)
+        files = sorted(file for pattern in _EXPORT_FILES for file in path.glob(pattern) if file.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(path)} {found}\n".encode())
+    return digest.hexdigest()
+
+
+def _check_folder(folder: str) -> None:
+    if not os.path.isdir(folder):
+        found = "is a file" if os.path.exists(folder) else "no such folder"
+        raise UserError(f"{folder}: {found}; expected a folder of images")
+
+
+def _print_summary(num_images: int, errors: Counter[str], out: str) -> None:
+    num_bad = errors.total()
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in errors.most_common())
+    bad = f"; {num_bad:,} could not be ({reasons})" if num_bad else ""
+    print(f"tagged {num_images - num_bad:,} of {num_images:,} images: {out}{bad}")
+
+
+class _Bar:
+    def __init__(self, file):
+        self._file, self._bar = file, None
+
+    def start(self, num_done: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            initial=num_done,
+            unit=" images",
+            disable=self._file is None,
+            file=self._file,
+            dynamic_ncols=True,
+        )
+
+    def add(self, num_images: int) -> None:
+        self._bar.update(num_images)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextlib.contextmanager
+def _show_progress(shown: bool) -> Iterator[_Bar]:
+    """A bar on stderr, where nothing else is printed meanwhile: libjpeg has a line for every damaged file."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(os.fdopen(os.dup(2), "w")) if shown else None
+        stack.enter_context(silence_native_stderr())
+        bar = _Bar(file)
+        stack.callback(bar.close)
+        yield bar
