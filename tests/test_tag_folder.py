@@ -494,6 +494,7 @@ MISTAKES = [
     ("--given skie", "error: unknown label 'skie' (did you mean 'sky'?)"),
     ("--batch-size 0", "error: --batch-size 0: expected 1 or more"),
     ("--readers 0", "error: --readers 0: expected 1 or more"),
+    ("--beam-options=--x=1", "error: --beam-options is for tagging by Apache Beam: name its --runner, too"),
 ]
 
 

@@ -42,11 +42,11 @@ class Tag:
     """
 
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Folder of the images."""
+    """Folder of the images; for --runner also a URL that Beam opens."""
     model: Annotated[Path, tyro.conf.arg(metavar="RUN|EXPORT")]
-    """Folder of a training run, or of an export."""
+    """Folder of a training run, or of an export; for --runner an export that all workers reach."""
     out: Annotated[str, tyro.conf.arg(metavar="FILE")]
-    """The file of rows, such as tags.jsonl."""
+    """The file of rows, such as tags.jsonl; for --runner a folder or URL of several such files."""
     given: str = ""
     """Labels known to hold for every image, joined by commas: sky,clouds."""
     batch_size: int = 32
@@ -57,11 +57,22 @@ class Tag:
     """Begin anew, whatever is in FILE."""
     progress: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show images per second even where stderr is no terminal."""
+    runner: str | None = None
+    """Tag by Apache Beam on this runner, such as DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
+    beam_options: str = ""
+    """Further options of Beam's for --runner, in one text: "--project=P --region=R"."""
 
     def run(self) -> int:
         for flag, value in (("--batch-size", self.batch_size), ("--readers", self.readers)):
             if value < 1:
                 raise UserError(f"{flag} {value}: expected 1 or more")
+        if self.runner is not None:
+            return self._run_beam()
+        if self.beam_options:
+            raise UserError("--beam-options is for tagging by Apache Beam: name its --runner, too")
+        return self._run_here()
+
+    def _run_here(self) -> int:
         _check_folder(self.folder)
         tagger, vocabulary = _load_tagger(self.model)
         from cnnrnn_tf.serving.tag_folder import tag_folder
@@ -91,6 +102,32 @@ class Tag:
             )
             print(f"{now}, {summary.num_added / summary.wall_s:.1f} a second")
         return 1 if summary.errors else 0
+
+    def _run_beam(self) -> int:
+        from tfrecords.urls import import_beam
+
+        import_beam()
+        with silence_native_stderr():
+            from cnnrnn_tf.serving.export import load_export
+            from cnnrnn_tf.serving.tag_beam import tag_by_beam
+
+        export = load_export(self.model)
+        given = _read_given(self.given, export.vocabulary, export.max_length)
+        num_images, errors = tag_by_beam(
+            str(export.path.absolute()),
+            self.folder,
+            self.out,
+            IMAGE_SUFFIXES,
+            made_of={"model": hash_model(self.model), "--given": given},
+            given=given,
+            batch_size=self.batch_size,
+            num_readers=self.readers,
+            runner=self.runner,
+            options=self.beam_options,
+            overwrite=self.overwrite,
+        )
+        _print_summary(num_images, errors, self.out)
+        return 1 if errors else 0
 
 
 def hash_model(path: Path) -> str:
