@@ -4,8 +4,9 @@
 
 Scores: MobileNetV2 with ImageNet weights is trained on `clothing` once (skipped without them, see
 bench_photographs.py) and exported in float32 and in bfloat16. Both exports tag the test photographs from
-their files, and every measure of the paper's table is taken of what their signatures `serving_default`
-(paths) and `scores` (rankings) say: lists of exactly 3 labels, the best path, and its first 3 labels.
+their files. The targets are on every measure of the paper's table, of lists of exactly 3 labels by the
+rankings of the signature `scores`. What `serving_default` emits is shown beside, with no target: its best
+paths hold rare labels once or twice, and one that comes or goes moves C-P by up to 100 / 23 points.
 
 Speed: VGG16 with random weights, which cost what real ones cost, 81 labels, beam 5, batches of 32
 photographs (clothing's; without them the demo's pictures, enlarged to 400 px). JPEG bytes to labels,
@@ -30,6 +31,7 @@ from tfrecords.quiet import silence_native_stderr
 
 PRECISIONS = ("float32", "bfloat16")
 WITHIN_POINTS = 0.3
+BEST_PATH = "best path"  # how the names of rows begin that are no lists of the ranking
 MEASURES = ("C-P", "C-R", "C-F1_harmonic", "O-P", "O-R", "O-F1")
 RANKING_MEASURES = ("MAP@10_truncated", "mAP_raw")
 BATCH, NUM_LABELS, MAX_LENGTH = 32, 81, 12
@@ -74,10 +76,11 @@ def compare_scores(options: argparse.Namespace, folder: Path, targets: Targets) 
     differences = {}
     for name, expected in found["float32"].items():
         actual = found["bfloat16"][name]
-        differences[name] = abs(actual - expected)
         print(f"    {name:<36} {expected:6.2f} {actual:6.2f} {actual - expected:+6.2f}")
+        if not name.startswith(BEST_PATH):
+            differences[name] = abs(actual - expected)
     largest = max(differences, key=differences.get)
-    targets.check(f"points of difference at most, in {largest}", differences[largest], at_most=WITHIN_POINTS)
+    targets.check(f"points of difference at most, {largest}", differences[largest], at_most=WITHIN_POINTS)
 
 
 def train(options: argparse.Namespace, folder: Path) -> Path:
