@@ -25,6 +25,25 @@ def is_text(values, text):
     return tf.reduce_all(values == np.array(list(text)), axis=-1)
 
 
+def count_text(encoded, text, limit, followed_by=(b"",)):
+    """Returns how often each file holds the bytes `text`, <int64>[...].
+
+    Args:
+        encoded: <string>[...].
+        text: at least one byte.
+        limit: places of `text` that are looked at; a file that has so many counts `limit`, whatever follows.
+        followed_by: what may stand behind `text`, all of one length; only such places count.
+    """
+    pieces = tf.raw_ops.StringSplitV2(input=tf.reshape(encoded, [-1]), sep=text, maxsplit=limit)
+    row, place = tf.unstack(pieces.indices, axis=1)
+    start = tf.strings.substr(pieces.values, 0, len(followed_by[0]))
+    counts = (place > 0) & tf.reduce_any(start[:, None] == list(followed_by), axis=1)
+    num_files = tf.size(encoded, out_type=tf.int64)
+    totals = tf.math.unsorted_segment_sum(tf.cast(counts, tf.int64), row, num_files)
+    is_full = tf.math.unsorted_segment_max(place, row, num_files) >= limit
+    return tf.reshape(pick(is_full, limit, totals), tf.shape(encoded))
+
+
 def little_endian(values):
     """Returns the number that the bytes in the last axis spell, the lowest first, <int64>[...]."""
     return tf.reduce_sum(values * 256 ** np.arange(values.shape[-1]), axis=-1)

@@ -15,6 +15,7 @@ from cnnrnn_tf.data.animations import cut_gif, cut_webp, find_gif_picture, find_
 from cnnrnn_tf.data.image_bytes import (
     big_endian,
     bounded_loop,
+    count_text,
     file_size,
     is_text,
     little_endian,
@@ -22,7 +23,8 @@ from cnnrnn_tf.data.image_bytes import (
     read_bytes,
 )
 
-MAX_BLOCKS = 1024  # JPEG segments or EXIF tags that are looked at
+MAX_BLOCKS = 1024  # JPEG segments, what may start a scan, or EXIF tags: so many are looked at
+MAX_PASSES = 32  # scans of a JPEG, of which programs write a dozen, or compressed texts of a PNG
 
 JPEG, PNG, GIF, BMP, WEBP, OTHER, UNKNOWN = range(7)  # OTHER: an image that TensorFlow does not decode
 
@@ -59,6 +61,7 @@ class ImageHeader(NamedTuple):
     height_px: tf.Tensor  # <int64>[...]: as stored, before orientation is applied; 0 if unknown
     width_px: tf.Tensor  # <int64>[...]
     orientation: tf.Tensor  # <int32>[...]: EXIF 1 to 8; 1 if absent or malformed
+    num_passes: tf.Tensor  # <int64>[...]: scans of a JPEG, compressed texts of a PNG; else 0
     decodable: tf.Tensor  # <bool>[...]: False for what TensorFlow does not decode, or not rightly
     still: tf.Tensor  # <string>[...]: what to decode: the file; of an animation the first picture, or ""
 
@@ -96,6 +99,7 @@ def read_header(encoded):
         height_px=pick(has_size, height_px, 0),
         width_px=pick(has_size, width_px, 0),
         orientation=_read_orientation(encoded, exif),
+        num_passes=_count_scans(encoded, is_format[JPEG]) + _count_texts(encoded, is_format[PNG]),
         decodable=(format_id < OTHER) & (~is_format[BMP] | _is_plain_bmp(encoded)),
         still=tf.where(is_animated, cut_webp(encoded, webp_picture), still),
     )
@@ -189,6 +193,22 @@ def _read_webp_size(encoded, start):
     name = chunk[..., :4]
     kinds = ((b"VP8X", extended), (b"VP8L", lossless), (b"VP8 ", lossy))
     return tuple(sum(pick(is_text(name, kind), size[axis], 0) for kind, size in kinds) for axis in range(2))
+
+
+# ---- what a small file can make a decoder do over and over
+
+
+def _count_scans(encoded, is_jpeg):
+    """A scan of a few bytes goes over all pixels once more: at 178 million of them, half a second."""
+    # Within a scan no FF is followed by DA, and what stands in metadata seldom goes on like this.
+    lengths = [bytes([6 + 2 * components, components]) for components in range(1, 5)]
+    return count_text(tf.where(is_jpeg, encoded, ""), b"\xff\xda\0", MAX_BLOCKS, lengths)
+
+
+def _count_texts(encoded, is_png):
+    """libpng inflates each, to 8 MB at most, before TensorFlow ignores it."""
+    files = tf.where(is_png, encoded, "")
+    return sum(count_text(files, kind, MAX_PASSES + 1) for kind in (b"zTXt", b"iTXt"))
 
 
 # ---- JPEG segments

@@ -12,6 +12,7 @@ from cnnrnn_tf.data.image_headers import (
     BMP,
     GIF,
     JPEG,
+    MAX_PASSES,
     PNG,
     UNKNOWN,
     WEBP,
@@ -24,6 +25,7 @@ from cnnrnn_tf.data.image_headers import (
 __all__ = [
     "IMAGE_FITS",
     "MAX_PIXELS",
+    "MAX_SIDE_PX",
     "NUM_HYPOTHESES",
     "PIXELS_VERSION",
     "apply_orientation",
@@ -49,7 +51,13 @@ NUM_HYPOTHESES = 6
 PIXELS_VERSION = 1
 """Features are kept under it: count it up when a change here gives other pixels for the same file."""
 
-_NUM_PARALLEL_DECODES = 8  # in one batch; each may hold an image of MAX_PIXELS
+MAX_SIDE_PX = 65_535
+"""The longest side that `decode_batch` takes: resizing needs memory for the width, whatever the height."""
+
+# In one batch. The two together keep what it holds below what one image of MAX_PIXELS may take.
+_NUM_PARALLEL_DECODES = 8
+_MAX_PIXELS_IN_PARALLEL = 16_000_000  # larger images, or wider ones than 16,000 px, are decoded one by one
+_MAX_WIDTH_IN_PARALLEL = 16_000
 
 
 def decode_image(encoded, orientation=None, max_pixels=MAX_PIXELS):
@@ -194,6 +202,11 @@ def decode_batch(encoded, size, image_fit="crop", max_pixels=MAX_PIXELS):
 
     Runs in a SavedModel as TensorFlow Serving loads it: no Python, and no row raises.
 
+    What hostile files can cost is bounded. Decoding takes up to 12 bytes a pixel (3 for a plain JPEG, 9 for a
+    progressive one, 12 for WebP): images of up to 16 million pixels are decoded at most eight at once, larger
+    ones after them one by one. A batch of any size so holds little over 2 GB beside its files, and a row
+    takes some seconds at most, or 3 s for each MB of a PNG that inflates to more than its pixels.
+
     Args:
         encoded: <string>[batch]; the batch may be empty.
         size: side of the squares, px.
@@ -205,7 +218,8 @@ def decode_batch(encoded, size, image_fit="crop", max_pixels=MAX_PIXELS):
             where not valid.
         valid: <bool>[batch].
         errors: <string>[batch], "" where valid, else "empty", "not an image", "unsupported" (TIFF, HEIC,
-            JPEG XL, or a BMP that is compressed or has no whole bytes a pixel), "too large", "cut off" or
+            JPEG XL, or a BMP that is compressed or has no whole bytes a pixel), "too large" (by its pixels, a
+            side over 65,535 px, or more than 32 scans of a JPEG or compressed texts of a PNG), "cut off" or
             "damaged".
     """
     with tf.device("/CPU:0"):  # strings live there; on a GPU every small number would travel
@@ -216,18 +230,26 @@ def _decode_batch(encoded, size, image_fit, max_pixels):
     batch = tf.size(encoded, out_type=tf.int64)
     header = read_header(encoded)
     fault = _find_fault(encoded, header, max_pixels)
-    rows = tf.where(fault == "")[:, 0]  # <int64>[decodable rows]
+    longest_px = tf.maximum(header.height_px, header.width_px)
+    is_bomb = (longest_px > MAX_SIDE_PX) | (header.num_passes > MAX_PASSES)
+    fault = tf.where((fault == "") & is_bomb, "too large", fault)
+    is_large = header.height_px * header.width_px > _MAX_PIXELS_IN_PARALLEL
+    is_large |= header.width_px > _MAX_WIDTH_IN_PARALLEL
 
     def decode(row, still, format_id, orientation):
         image = apply_orientation(_decode_still(still, format_id), orientation)
         return row, fit_to_square(image, size, image_fit)
 
-    columns = [tf.gather(column, rows) for column in (header.still, header.format, header.orientation)]
+    def decode_rows(is_wanted, num_parallel_calls):
+        rows = tf.where(is_wanted)[:, 0]  # <int64>[wanted rows]
+        columns = [tf.gather(column, rows) for column in (header.still, header.format, header.orientation)]
+        return tf.data.Dataset.from_tensor_slices((rows, *columns)).map(decode, num_parallel_calls)
+
     # An operation that fails ends a graph, but in a data set only its element. The element at the end is
     # there because a data set without elements gives no batch.
     decoded = (
-        tf.data.Dataset.from_tensor_slices((rows, *columns))
-        .map(decode, num_parallel_calls=_NUM_PARALLEL_DECODES)
+        decode_rows((fault == "") & ~is_large, _NUM_PARALLEL_DECODES)
+        .concatenate(decode_rows((fault == "") & is_large, None))
         .ignore_errors()
         .concatenate(tf.data.Dataset.from_tensors((tf.zeros([], tf.int64), tf.zeros([size, size, 3]))))
         .batch(batch + 1)
