@@ -335,6 +335,12 @@ def test_every_format_cut_at_any_length_is_cut_off_and_nothing_else(decode_batch
         assert set(errors) == {b"cut off"}, (name, errors)
 
 
+def test_a_png_that_lacks_a_byte_of_its_last_checksum_is_cut_off_and_not_damaged(decode_batch):
+    assert (
+        decode_batch([FORMATS["PNG"][:-missing] for missing in range(1, 5)])[2].tolist() == [b"cut off"] * 4
+    )
+
+
 @pytest.mark.parametrize("rows", [[], [b""], [b"", b"no", JPEG[:99]]])
 def test_batches_without_a_good_row_work(decode_batch, rows):
     squares, valid, errors = decode_batch(rows)

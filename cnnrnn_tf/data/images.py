@@ -369,7 +369,7 @@ def _name_failure(encoded, header):
 
     has_end = (
         ((header.format == JPEG) & tail_has(b"\xff\xd9"))
-        | ((header.format == PNG) & tail_has(b"IEND"))
+        | ((header.format == PNG) & tail_has(b"IEND\xaeB`\x82"))  # and its checksum
         | ((header.format == GIF) & (header.still != ""))
         | ((header.format == BMP) & (little_endian(head[..., 2:6]) <= size))
         | ((header.format == WEBP) & (8 + little_endian(head[..., 4:8]) <= size))
