@@ -1,0 +1,183 @@
+"""10,000 malformed files among good ones through the C API: what is told of each, and what they cost.
+
+    python benchmarks/bench_malformed.py [--count 10000]
+
+The export of a small model is loaded by a process that never imports TensorFlow's Python. It is sent batches
+of 32 rows: 24 malformed files, four of them in all just below the limit on pixels, and 8 good ones. The
+answers of the good rows are compared, to the bit, with those of the same rows among other good ones.
+"""
+
+import argparse
+import collections
+import functools
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import ROOT, Targets
+
+BATCH_SIZE, NUM_GOOD = 32, 8
+PLACES = range(0, BATCH_SIZE, BATCH_SIZE // NUM_GOOD)  # of the good rows
+SEED = 20260
+MAX_PEAK_GIB = 2.5  # above what the process holds once it is warm; the images of 178 million pixels take it
+MAX_KEPT_GIB = 2  # at the end: the allocator keeps some of what such an image took
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000, help="malformed files")
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)  # the other process: export, signature
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    if options.serve:
+        serve(*options.serve, options.count)
+        return 0
+    targets = Targets()
+    with tempfile.TemporaryDirectory() as folder:
+        export_dir, signature = export_small_model(Path(folder))
+        command = [sys.executable, __file__, "--count", str(options.count)]
+        done = subprocess.run(
+            [*command, "--serve", str(export_dir), json.dumps(signature)],
+            capture_output=True,
+            check=False,
+        )
+    targets.check("exit status of the process that serves", abs(done.returncode), at_most=0)
+    lines = done.stdout.decode().splitlines()
+    if done.returncode:
+        print(f"{lines[-1:]}\n{done.stderr.decode(errors='replace')[-2000:]}")
+        return targets.status
+    report(json.loads(lines[-1]), options.count, targets)
+    return targets.status
+
+
+def export_small_model(folder: Path) -> tuple[Path, dict]:
+    """An export, and the names of its tensors: {"image_bytes": tensor, "outputs": {name: tensor}}."""
+    from tiny_model import VOCABULARY, make_model
+
+    from cnnrnn_tf.config import DecodingConfig
+    from cnnrnn_tf.serving.export import export
+    from cnnrnn_tf.serving.fresh_process import public_signatures, read_meta_graph
+
+    version = export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), folder)
+    signature = public_signatures(read_meta_graph(version))["serving_default"]
+    outputs = {name: info.name for name, info in signature.outputs.items()}
+    return version, {"image_bytes": signature.inputs["image_bytes"].name, "outputs": outputs}
+
+
+def report(found: dict, count: int, targets: Targets) -> None:
+    kinds = sorted({kind for kind, _, _ in found["counts"]})
+    print(f"{count} malformed and {found['num_good']} good rows; what was told of the malformed ones:")
+    for kind in kinds:
+        told = [f"{number} {error or 'decoded'}" for each, error, number in found["counts"] if each == kind]
+        print(f"  {kind:<16} {', '.join(told)}")
+    start, peak, end = (found[key] / 2**20 for key in ("rss_start", "rss_peak", "rss_end"))
+    print(f"resident memory, GiB: {start:.2f} once warm, {peak:.2f} at most, {end:.2f} at the end")
+    print(f"{found['rows_per_s']:.0f} rows/s; the slowest batch {found['slowest_s']:.1f} s")
+    targets.check("malformed rows with an error that their kind does not allow", found["wrong"], at_most=0)
+    targets.check("good rows lost", found["lost"], at_most=0)
+    targets.check("good rows with other labels", found["changed"], at_most=0)
+    targets.check("good rows with another bit anywhere", found["other_bits"], at_most=0)
+    targets.check("different answers among the good rows", found["answers"], at_least=3)
+    targets.check("malformed rows answered", found["num_bad"], at_least=count)
+    targets.check("GiB at most, above the start", peak - start, at_most=MAX_PEAK_GIB)
+    targets.check("GiB kept at the end", end - start, at_most=MAX_KEPT_GIB)
+
+
+# ---- the process that serves: no TensorFlow in Python
+
+
+def serve(export_dir: str, signature_text: str, count: int) -> None:
+    """Prints, as its last line, what `report` shows."""
+    from malformed import malformed_files
+
+    tag, told, found = (
+        load(export_dir, json.loads(signature_text)),
+        collections.Counter(),
+        collections.Counter(),
+    )
+    bad, references, slowest_s = malformed_files(SEED, count), [tag(rows) for rows in good_batches()], 0.0
+    if not all(reference["valid"].all() for reference in references):
+        raise SystemExit("a good file is refused among good ones")
+    rss_start, start = read_kib("VmRSS"), time.perf_counter()
+    while group := list(itertools.islice(bad, BATCH_SIZE - NUM_GOOD)):
+        first = found["batches"] % len(references)
+        before = time.perf_counter()
+        answer = tag(mix(good_batches()[first], group))
+        slowest_s = max(slowest_s, time.perf_counter() - before)
+        compare(answer, references[first], found)
+        judge(answer, group, told, found)
+        found["batches"] += 1
+        print(f"{found['batches']} batches done", flush=True)  # where it stopped, if it does
+    names = ("wrong", "lost", "changed", "other_bits", "num_bad", "num_good")
+    result = {name: int(found[name]) for name in names} | {
+        "counts": [[kind, error, number] for (kind, error), number in sorted(told.items())],
+        "answers": len({str(row) for reference in references for row in reference["labels"]}),
+        "rss_start": rss_start,
+        "rss_peak": read_kib("VmHWM"),
+        "rss_end": read_kib("VmRSS"),
+        "rows_per_s": (found["num_bad"] + found["num_good"]) / (time.perf_counter() - start),
+        "slowest_s": slowest_s,
+    }
+    print(json.dumps(result))
+
+
+def load(export_dir: str, signature: dict):
+    """A function from rows of bytes to {output: array}."""
+    import numpy as np
+
+    from cnnrnn_tf.serving import c_api_runner
+
+    session = c_api_runner.Session(c_api_runner.load_library(), export_dir)
+    if "tensorflow" in sys.modules:
+        raise SystemExit("TensorFlow's Python was imported: this proves nothing about the C API")
+    return lambda rows: session.run({signature["image_bytes"]: np.array(rows, object)}, signature["outputs"])
+
+
+@functools.cache
+def good_batches() -> list[list[bytes]]:
+    """Batches of good files, one that begins with each: good rows keep their place among bad ones."""
+    from malformed import GOOD_FILES
+
+    good = list(GOOD_FILES.values())
+    return [[good[(first + i) % len(good)] for i in range(BATCH_SIZE)] for first in range(len(good))]
+
+
+def mix(good: list[bytes], group: list) -> list[bytes]:
+    """`good` with malformed files, or none, in every place that is not one of PLACES."""
+    bad = itertools.chain((each.data for each in group), itertools.repeat(b""))
+    return [data if i in PLACES else next(bad) for i, data in enumerate(good)]
+
+
+def compare(answer: dict, reference: dict, found: collections.Counter) -> None:
+    """Counts the good rows that are not what they are among good ones."""
+    for i in PLACES:
+        found["lost"] += not answer["valid"][i]
+        found["changed"] += answer["labels"][i].tolist() != reference["labels"][i].tolist()
+        found["other_bits"] += any(
+            (values[i : i + 1] != reference[name][i : i + 1]).any() for name, values in answer.items()
+        )
+    found["num_good"] += NUM_GOOD
+
+
+def judge(answer: dict, group: list, told: collections.Counter, found: collections.Counter) -> None:
+    """Counts what is told of the malformed rows, and what may not be."""
+    others = (i for i in range(BATCH_SIZE) if i not in PLACES)
+    for i, each in zip(others, group, strict=False):
+        error = answer["error"][i].decode()
+        told[each.kind, error] += 1
+        found["wrong"] += error not in each.errors or answer["valid"][i] != (error == "")
+    found["num_bad"] += len(group)
+
+
+def read_kib(name: str) -> int:
+    """A line of /proc/self/status, such as VmHWM, the highest resident memory."""
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
