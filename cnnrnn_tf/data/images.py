@@ -204,7 +204,7 @@ def decode_batch(encoded, size, image_fit="crop", max_pixels=MAX_PIXELS):
 
     What hostile files can cost is bounded. Decoding takes up to 12 bytes a pixel (3 for a plain JPEG, 9 for a
     progressive one, 12 for WebP): images of up to 16 million pixels are decoded at most eight at once, larger
-    ones after them one by one. A batch of any size so holds little over 2 GB beside its files, and a row
+    ones after them one by one. A batch of any size so holds about 2.3 GB beside its files, and a row
     takes some seconds at most, or 3 s for each MB of a PNG that inflates to more than its pixels.
 
     Args:
