@@ -6,8 +6,10 @@ The loader that the server uses is in the TensorFlow wheel: `TF_LoadSessionFromS
 This script calls it through ctypes and must never import TensorFlow's Python, which would register operations
 that the server lacks. `fresh_process` writes the job, a pickled dictionary, and reads the result, another:
 
-    job      export_dir: str, operations: [name], calls: [{inputs: {tensor: array}, outputs: {name: tensor}}]
-    result   kernels: {operation: serialized KernelList}, calls: [{name: array} or error: str]
+    job      export_dir: str, operations: [name], calls: [{inputs: {tensor: array}, outputs: {name: tensor}}],
+             timed: [call], seconds: float, the time to repeat each of these
+    result   kernels: {operation: serialized KernelList}, calls: [{name: array} or error: str],
+             timed: [[seconds of each repetition] or error: str], imported: [what it should not have]
              or, if the export does not load, error: str
 """
 
@@ -15,12 +17,29 @@ import ctypes
 import importlib.util
 import pickle
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
-_DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 7: np.object_, 9: np.int64, 10: np.bool_}
+_DTYPES = {  # TensorFlow's number: NumPy's type
+    1: np.float32,
+    2: np.float64,
+    3: np.int32,
+    4: np.uint8,
+    5: np.int16,
+    6: np.int8,
+    7: np.object_,
+    9: np.int64,
+    10: np.bool_,
+    17: np.uint16,
+    19: np.float16,
+    22: np.uint32,
+    23: np.uint64,
+}
 _STRING = 7
+_BFLOAT16 = 14  # NumPy has none: outputs are widened to float32, which loses nothing
+_MIN_REPETITIONS, _MAX_REPETITIONS = 3, 50
 _TSTRING_SIZE = 24  # sizeof(TF_TString)
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
 
@@ -37,12 +56,18 @@ _PROTOTYPES = {  # function: (result, arguments)
     "TF_NewStatus": (_POINTER, []),
     "TF_GetCode": (ctypes.c_int, [_POINTER]),
     "TF_Message": (ctypes.c_char_p, [_POINTER]),
+    "TF_DeleteStatus": (None, [_POINTER]),
     "TF_NewGraph": (_POINTER, []),
+    "TF_DeleteGraph": (None, [_POINTER]),
     "TF_NewSessionOptions": (_POINTER, []),
+    "TF_DeleteSessionOptions": (None, [_POINTER]),
     "TF_LoadSessionFromSavedModel": (
         _POINTER,
         [_POINTER, _POINTER, ctypes.c_char_p, _POINTER, ctypes.c_int, _POINTER, _POINTER, _POINTER],
     ),
+    "TF_CloseSession": (None, [_POINTER, _POINTER]),
+    "TF_DeleteSession": (None, [_POINTER, _POINTER]),
+    "TF_DeleteBuffer": (None, [_POINTER]),
     "TF_GetRegisteredKernelsForOp": (ctypes.POINTER(_Buffer), [ctypes.c_char_p, _POINTER]),
     "TF_GraphOperationByName": (_POINTER, [_POINTER, ctypes.c_char_p]),
     "TF_SessionRun": (
@@ -83,8 +108,11 @@ def run_job(job):
     """
     api = load_library()
     kernels = {name: _registered_kernels(api, name) for name in job["operations"]}
-    session = Session(api, job["export_dir"])
-    return {"kernels": kernels, "calls": [_run_call(session, call) for call in job["calls"]]}
+    with Session(api, job["export_dir"]) as session:
+        calls = [_run_call(session, call) for call in job["calls"]]
+        timed = [_time_call(session, call, job["seconds"]) for call in job["timed"]]
+    imported = sorted({name.split(".")[0] for name in sys.modules} & {"tensorflow", "keras"})
+    return {"kernels": kernels, "calls": calls, "timed": timed, "imported": imported}
 
 
 def _run_call(session, call):
@@ -92,6 +120,19 @@ def _run_call(session, call):
         return session.run(**call)
     except RuntimeError as error:
         return str(error)
+
+
+def _time_call(session, call, seconds):
+    """Returns the seconds of each repetition; the first call, which allocates, is not among them."""
+    outputs = _run_call(session, call)
+    if isinstance(outputs, str):
+        return outputs
+    times = []
+    while len(times) < _MIN_REPETITIONS or (sum(times) < seconds and len(times) < _MAX_REPETITIONS):
+        start = time.perf_counter()
+        session.run(**call)
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def load_library():
@@ -109,46 +150,95 @@ def load_library():
 
 
 class Session:
-    """An export, loaded with the tag `serve` as the server does."""
+    """An export, loaded with the tag `serve` as the server does; threads may share it.
 
-    def __init__(self, api, export_dir):
+    `close` it, or use it in a `with` block, to give its memory back; no call may be running then.
+
+    >>> with Session(load_library(), "export/1", signatures) as session:  # doctest: +SKIP
+    ...     session.run_signature("serving_default", {"image_bytes": [jpeg]})
+    """
+
+    def __init__(self, api, export_dir, signatures=None):
+        """Loads an export.
+
+        Args:
+            api: what `load_library` returns.
+            export_dir: the version folder, which holds saved_model.pb.
+            signatures: for `run_signature` alone, see `fresh_process.read_signatures`.
+
+        Raises:
+            RuntimeError: what TensorFlow says against the export.
+        """
         self._api = api
-        self._graph = api.TF_NewGraph()
+        self._signatures = signatures or {}
+        self._session, self._graph = None, api.TF_NewGraph()
         tags = (ctypes.c_char_p * 1)(b"serve")
         options = api.TF_NewSessionOptions()
-        with _Status(api) as status:
-            self._session = api.TF_LoadSessionFromSavedModel(
-                options, None, export_dir.encode(), tags, 1, self._graph, None, status
-            )
-
-    def run(self, inputs, outputs):
-        """Returns {name: array} for `outputs` {name: tensor name}, fed with `inputs` {tensor name: array}."""
-        api = self._api
-        fed = (_Output * len(inputs))(*map(self._find, inputs))
-        values = (_POINTER * len(inputs))(*(_to_tensor(api, array) for array in inputs.values()))
-        fetched = (_Output * len(outputs))(*map(self._find, outputs.values()))
-        results = (_POINTER * len(outputs))()
         try:
             with _Status(api) as status:
+                self._session = api.TF_LoadSessionFromSavedModel(
+                    options, None, str(export_dir).encode(), tags, 1, self._graph, None, status
+                )
+        except RuntimeError:
+            self.close()
+            raise
+        finally:
+            api.TF_DeleteSessionOptions(options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        """Gives back what the export holds; a second call does nothing."""
+        session, graph, self._session, self._graph = self._session, self._graph, None, None
+        if session:
+            with _Status(self._api) as status:
+                self._api.TF_CloseSession(session, status)
+            with _Status(self._api) as status:
+                self._api.TF_DeleteSession(session, status)
+        if graph:
+            self._api.TF_DeleteGraph(graph)
+
+    def run_signature(self, name, inputs):
+        """Returns {output name: array} of a signature by its name, fed with `inputs` {input name: array}."""
+        signature = self._signatures[name]
+        return self.run(
+            {signature["inputs"][key]: array for key, array in inputs.items()}, signature["outputs"]
+        )
+
+    def run(self, inputs, outputs):
+        """Returns {name: array} for `outputs` {name: tensor name}, fed with `inputs` {tensor name: array}.
+
+        Raises:
+            RuntimeError: what TensorFlow says against the call.
+        """
+        api = self._api
+        if not self._session:
+            raise RuntimeError("the session is closed")
+        fed = (_Output * len(inputs))(*map(self._find, inputs))
+        fetched = (_Output * len(outputs))(*map(self._find, outputs.values()))
+        values = (_POINTER * len(inputs))()
+        results = (_POINTER * len(outputs))()
+        try:
+            for i, array in enumerate(inputs.values()):
+                values[i] = _to_tensor(api, array)
+            with _Status(api) as status:
+                # session, options; inputs; outputs; targets; metadata
                 api.TF_SessionRun(
-                    self._session,
-                    None,
-                    fed,
-                    values,
-                    len(fed),
-                    fetched,
-                    results,
-                    len(fetched),
-                    None,
-                    0,
-                    None,
-                    status,
+                    *(self._session, None),
+                    *(fed, values, len(fed)),
+                    *(fetched, results, len(fetched)),
+                    *(None, 0),
+                    *(None, status),
                 )
             return {name: _to_array(api, tensor) for name, tensor in zip(outputs, results, strict=True)}
         finally:
             for tensor in (*values, *results):
                 if tensor:
-                    api.TF_DeleteTensor(tensor)
+                    api.TF_DeleteTensor(tensor)  # with the strings in it
 
     def _find(self, tensor_name):
         operation_name, _, index = tensor_name.partition(":")
@@ -169,14 +259,19 @@ class _Status:
         return self._status
 
     def __exit__(self, *exception):
-        if self._api.TF_GetCode(self._status) != 0:
-            raise RuntimeError(self._api.TF_Message(self._status).decode(errors="replace"))
+        code = self._api.TF_GetCode(self._status)
+        message = self._api.TF_Message(self._status).decode(errors="replace")
+        self._api.TF_DeleteStatus(self._status)
+        if code != 0:
+            raise RuntimeError(message)
 
 
 def _registered_kernels(api, operation_name):
     with _Status(api) as status:
-        kernels = api.TF_GetRegisteredKernelsForOp(operation_name.encode(), status).contents
-    return ctypes.string_at(kernels.data, kernels.length)
+        buffer = api.TF_GetRegisteredKernelsForOp(operation_name.encode(), status)
+    kernels = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+    api.TF_DeleteBuffer(buffer)
+    return kernels
 
 
 def _to_tensor(api, array):
@@ -193,10 +288,10 @@ def _to_tensor(api, array):
 
 
 def _to_string_tensor(api, array):
+    values = [value.encode() if isinstance(value, str) else bytes(value) for value in array.ravel().tolist()]
     tensor = _allocate(api, _STRING, array.shape, array.size * _TSTRING_SIZE)
     start = api.TF_TensorData(tensor)
-    for i, value in enumerate(array.ravel().tolist()):
-        value = value.encode() if isinstance(value, str) else value
+    for i, value in enumerate(values):
         address = start + i * _TSTRING_SIZE
         api.TF_StringInit(address)
         api.TF_StringCopy(address, value, len(value))
@@ -210,11 +305,13 @@ def _allocate(api, dtype, shape, num_bytes):
 def _to_array(api, tensor):
     shape = [api.TF_Dim(tensor, axis) for axis in range(api.TF_NumDims(tensor))]
     dtype = api.TF_TensorType(tensor)
-    if dtype not in _DTYPES:
+    if dtype not in _DTYPES and dtype != _BFLOAT16:
         raise RuntimeError(f"outputs of TensorFlow's dtype number {dtype} cannot be read")
     start, num_bytes = api.TF_TensorData(tensor), api.TF_TensorByteSize(tensor)
     if dtype != _STRING:
         data = ctypes.string_at(start, num_bytes) if num_bytes else b""
+        if dtype == _BFLOAT16:  # the upper half of a float32
+            return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
         return np.frombuffer(data, _DTYPES[dtype]).reshape(shape).copy()
     array = np.empty(num_bytes // _TSTRING_SIZE, object)
     for i in range(array.size):

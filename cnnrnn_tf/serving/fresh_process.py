@@ -45,7 +45,7 @@ def run_signature_tf1(export_dir, signature, inputs):
     return _run_one(TF1, export_dir, signature, inputs)
 
 
-def run_calls(runner, export_dir, calls, operations=(), timeout_s=600):
+def run_calls(runner, export_dir, calls, operations=(), timeout_s=600, timed=(), seconds=5.0):
     """Runs several calls in one fresh process.
 
     Args:
@@ -54,20 +54,24 @@ def run_calls(runner, export_dir, calls, operations=(), timeout_s=600):
         calls: (signature name, {input name: array}) each.
         operations: names of operations whose registered kernels to list (C_API only).
         timeout_s: after which the process is ended.
+        timed: calls to repeat and time, after the others (C_API only).
+        seconds: for which each of these is repeated, though three times at least.
 
     Returns:
         {"calls": [{output name: array}, or what TensorFlow said against the call], "kernels": {operation:
-        serialized KernelList}}; no kernels from TF1.
+        serialized KernelList}, "timed": [seconds of each repetition]}; the calls alone from TF1.
 
     Raises:
         UserError: a signature or an input that the export does not have.
-        LoadError: the export does not load.
+        LoadError: the export does not load, or the C API's process has seen TensorFlow's Python.
     """
     signatures = public_signatures(read_meta_graph(export_dir))
     job = {
         "export_dir": str(export_dir),
         "operations": list(operations),
         "calls": [_resolve_call(signatures, name, inputs) for name, inputs in calls],
+        "timed": [_resolve_call(signatures, name, inputs) for name, inputs in timed],
+        "seconds": seconds,
     }
     with tempfile.TemporaryDirectory() as folder:
         job_path, result_path = Path(folder) / "job", Path(folder) / "result"
@@ -83,7 +87,24 @@ def run_calls(runner, export_dir, calls, operations=(), timeout_s=600):
         result = pickle.loads(result_path.read_bytes())
     if "error" in result:
         raise LoadError(result["error"])
+    if result.get("imported"):
+        raise LoadError(f"its process imported {' and '.join(result['imported'])}, so it proves nothing")
     return result
+
+
+def read_signatures(export_dir):
+    """Returns the public signatures in plain data, for a `c_api_runner.Session`.
+
+    Returns:
+        {name: {"inputs": {input name: tensor name}, "outputs": {output name: tensor name}}}
+
+    Raises:
+        UserError: see `read_meta_graph`.
+    """
+    return {
+        name: {"inputs": _tensor_names(signature.inputs), "outputs": _tensor_names(signature.outputs)}
+        for name, signature in public_signatures(read_meta_graph(export_dir)).items()
+    }
 
 
 def read_meta_graph(export_dir):
@@ -134,9 +155,13 @@ def _resolve_call(signatures, name, inputs):
         raise UserError(f"signature {name!r} takes {expected}; it was given {arrived or 'nothing'}")
     return {
         "inputs": {signature.inputs[key].name: np.asarray(value) for key, value in inputs.items()},
-        # Ragged and sparse outputs have no tensor of their own; the lints say so.
-        "outputs": {key: info.name for key, info in signature.outputs.items() if info.name},
+        "outputs": _tensor_names(signature.outputs),
     }
+
+
+def _tensor_names(tensors):
+    """Ragged and sparse ones have no tensor of their own, and are left out; the lints say so."""
+    return {key: info.name for key, info in tensors.items() if info.name}
 
 
 def _last_line(stderr):
