@@ -1,16 +1,20 @@
 """Exports made here, good and bad in one way each, against the loaders that TensorFlow Serving uses."""
 
+import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnrnn_tf.commands.__main__ import main as cnnrnn
 from cnnrnn_tf.data.images import decode_batch
-from cnnrnn_tf.serving import check, fresh_process
+from cnnrnn_tf.serving import check, comparison, example_inputs, fresh_process, lints
 from tfrecords.errors import UserError
 
 BATCH = tf.TensorSpec([None], tf.string, name="encoded")
@@ -35,7 +39,7 @@ class Tagger(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, 2], dtype, name=key) for key, dtype in DTYPES.items()])
     def echo(self, text, flag, small, large, real):
         tensors = zip(DTYPES, (text, flag, small, large, real), strict=True)
-        return {key: tf.reverse(tensor, [0]) for key, tensor in tensors}
+        return {key: tf.reverse(tensor, [1]) for key, tensor in tensors}
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +61,21 @@ def lengths(encoded):
     return tf.cast(tf.strings.length(encoded), tf.float32)
 
 
-def test_a_good_export_passes_every_check_by_its_folder_of_versions(good_export):
-    older = good_export.parent / "3"
-    older.mkdir(exist_ok=True)
-    report = check.check_export(good_export.parent)
+@pytest.fixture(scope="module")
+def good_report(good_export):
+    (good_export.parent / "3").mkdir()
+    return check.check_export(good_export.parent, latency=True)
+
+
+def test_a_good_export_passes_every_check_by_its_folder_of_versions(good_export, good_report):
+    report = good_report
     assert report.problems == ()
     assert report.ok and report.path == good_export
-    assert len(report.passed) == 8
+    assert len(report.passed) == 15
     assert report.lines[0] == f"yes: TensorFlow Serving would run {good_export}"
+    assert any(
+        "without TensorFlow's Python, loads it and runs serving_default, echo" in x for x in report.passed
+    )
 
 
 def test_both_loaders_give_what_python_gives_row_by_row(good_export):
@@ -94,7 +105,7 @@ def test_the_c_api_carries_every_dtype_both_ways(good_export, num_rows):
     assert set(outputs) == set(DTYPES)
     for key, array in expected.items():
         assert outputs[key].dtype == array.dtype
-        assert outputs[key].tolist() == array[::-1].tolist()
+        assert outputs[key].tolist() == array[:, ::-1].tolist()
 
 
 def test_the_process_that_runs_the_c_api_never_imports_tensorflow():
@@ -118,7 +129,7 @@ def test_a_keras_model_saved_by_tensorflow_is_refused_for_its_missing_variables(
     assert not report.ok
     assert report.lines[0].startswith("no: ")
     assert any(
-        "C API, good images fail: Could not find variable" in problem and "tf.Module" in problem
+        "C API, serving_default: images fail: Could not find variable" in problem and "tf.Module" in problem
         for problem in report.problems
     ), report.lines
 
@@ -187,31 +198,131 @@ def test_a_batch_that_one_bad_row_fails_is_refused(tmp_path):
         )
         return {"y": mean}
 
-    report = check.check_export(save(tmp_path, decode))
-    assert len(report.problems) == 2
-    for loader, problem in zip(("the C API", "a TF1 session"), report.problems, strict=True):
-        assert problem.startswith(
-            f"in {loader}, one row that is no image fails its whole batch, so guard the"
-        )
+    (problem,) = check.check_export(save(tmp_path, decode)).problems
+    assert problem.startswith(
+        "in the C API, serving_default: one row that is no image fails its whole batch, so guard the decoding"
+    )
 
 
-ROW_TABLE = {  # outputs for two good rows, for the same and a bad one: the only problem
-    "changes when": ({"y": [1.0, 2.0]}, {"y": [1.0, 2.1, 0.0]}),
-    "good rows changes": ({"y": [[0.0], [0.0]]}, {"y": [[0.0, 0.0]] * 3}),
-    "has shape [1] for 2 images": ({"y": [1.0]}, {"y": [1.0]}),
-    "'valid' is [True, True, True]": ({"valid": [True, True]}, {"valid": [True, True, True]}),
-    "'valid' is [True, False, False]": ({"valid": [True, False]}, {"valid": [True, False, False]}),
-    "": ({"y": [1.0, 2.0], "valid": [True, True]}, {"y": [1.0, 2.00001, 9.0], "valid": [True, True, False]}),
+GOOD = {"y": [1.0, 2.0], "valid": [True, True], "text": ["sky", "été"]}
+ANSWERS = {  # the only problem: what differs from a flawless answer (of good rows, of a bad one too, alone)
+    "output 'y' of good rows changes when": ({}, {"y": [1.0, 2.1, 0.0]}, {}),
+    "output 'y' of an image depends on the others of its batch (image 2: 2 and 2.1)": (
+        {},
+        {},
+        {"y": [1, 2.1]},
+    ),
+    "output 'valid' is True for a row that is no image": ({}, {"valid": [True, True, True]}, {}),
+    "output 'text' holds bytes that are not UTF-8": ({}, {"text": ["sky", "été", b"\xe9t\xe9"]}, {}),
+    "output 'text_bytes' is text, and REST": ({}, {"text_bytes": ["sky", "", ""]}, {}),
+    "": ({}, {"y": [1.0, 2.00001, 9.0], "pixels_bytes": [b"\xff", b"", b""]}, {"y": [1.00001, 2.0]}),
 }
 
 
-@pytest.mark.parametrize("problem", ROW_TABLE)
-def test_rows_that_depend_on_the_batch_or_are_not_there_are_refused(good_export, problem):
+@pytest.mark.parametrize("problem", ANSWERS)
+def test_rows_that_depend_on_the_batch_or_that_rest_cannot_answer_with_are_refused(good_export, problem):
     signature = fresh_process.read_meta_graph(good_export).signature_def["serving_default"]
-    good, mixed = ({key: np.array(rows) for key, rows in each.items()} for each in ROW_TABLE[problem])
-    found = check._check_rows(good, mixed, 2, signature)
+    bad_row = {"y": [0.0], "valid": [False], "text": [""]}
+    good, mixed, alone = (
+        {key: [x.encode() if isinstance(x, str) else np.array(x) for x in rows] for key, rows in each.items()}
+        for each in (GOOD, {key: GOOD[key] + bad_row[key] for key in GOOD}, GOOD)
+    )
+    for answer, change in zip((good, mixed, alone), ANSWERS[problem], strict=True):
+        answer.update({k: [x.encode() if isinstance(x, str) else x for x in v] for k, v in change.items()})
+    found = comparison.check_rows(comparison.Answers(good, mixed, alone), signature)
     assert len(found) == (problem != "")
     assert problem in "".join(found)
+
+
+def test_an_output_that_has_no_row_an_image_is_refused(tmp_path):
+    path = save(tmp_path, lambda encoded: {"y": tf.reshape(tf.tile(lengths(encoded), [2]), [-1])})
+    (problem,) = check.check_export(path).problems
+    assert "output 'y' has shape [4] for 2 images, give it a row an image" in problem
+
+
+def answer_with(valid, errors=None):
+    good = {"valid": valid, "error": errors or [b""] * len(valid)}
+    return comparison.Answers(good, good, good)
+
+
+VALIDITY = {  # by signature; problems and notes
+    "all": ({"serving_default": [True, True], "tag": [True, True]}, "", ""),
+    "one": (
+        {"serving_default": [True, False], "tag": [True, False]},
+        "",
+        "1 images are not valid to serving_",
+    ),
+    "none": (
+        {"serving_default": [False, False]},
+        "serving_default finds none of the images valid, such as",
+        "",
+    ),
+    "differ": (
+        {"serving_default": [True, True], "tag": [True, False]},
+        "tag and serving_default differ on",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", VALIDITY)
+def test_all_signatures_must_find_the_same_images_valid(good_export, case):
+    signature = fresh_process.read_meta_graph(good_export).signature_def["serving_default"]
+    valid, problem, note = VALIDITY[case]
+    findings = comparison.Findings()
+    answers = {
+        name: answer_with(rows, [b"" if each else b"cut off" for each in rows])
+        for name, rows in valid.items()
+    }
+    comparison._check_validity(answers, dict.fromkeys(valid, signature), findings)
+    assert len(findings.problems) == (problem != "") and problem in "".join(findings.problems)
+    assert len(findings.notes) == (note != "") and note in "".join(findings.notes)
+    assert ("(cut off)" in note + "".join(findings.problems + findings.notes)) == (case in ("one", "none"))
+
+
+def test_rows_of_batches_are_joined_in_order_and_the_shared_one_comes_last():
+    batches = [[0, 1, 4], [2, 3, 4]]
+    outputs = iter([{"y": np.array([10, 11, 14])}, {"y": np.array([12, 13, 14])}, "the next call's"])
+    assert comparison._collect(batches, outputs) == {"y": [10, 11, 12, 13, 14]}
+    assert next(outputs) == "the next call's"
+    outputs = iter(["no kernel", {"y": np.array([12, 13, 14])}, "the next call's"])
+    assert comparison._collect(batches, outputs) == "no kernel"
+    assert next(outputs) == "the next call's"
+
+
+def test_options_images_examples_and_features_are_made_for_signatures_that_take_them():
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+    signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
+    spec = {
+        "image_bytes": (tf.string, [-1]),
+        "given": (tf.string, [-1, -1]),
+        "beam_size": (tf.int32, [-1]),
+        "max_length": (tf.int32, [-1]),
+        "threshold": (tf.float32, [-1]),
+        "features": (tf.float32, [-1, 3]),
+        "whatever": (tf.int64, [-1, 2]),
+    }
+    tensors = [(signature.inputs, spec), (signature.outputs, {"labels": (tf.string, [-1, 5])})]
+    for side, (key, (dtype, shape)) in ((side, item) for side, each in tensors for item in each.items()):
+        side[key].dtype = dtype.as_datatype_enum
+        for size in shape:
+            side[key].tensor_shape.dim.add().size = size
+    made = example_inputs.make_inputs(signature, [b"a", b"b"])
+    features = made.pop("features")
+    assert {key: array.tolist() for key, array in made.items()} == {
+        "image_bytes": [b"a", b"b"],
+        "given": [[b""], [b""]],
+        "beam_size": [1, 1],
+        "max_length": [5, 5],
+        "threshold": [0, 0],
+        "whatever": [[0, 0], [0, 0]],
+    }
+    assert made["threshold"].dtype == np.float32 and made["beam_size"].dtype == np.int32
+    assert features.shape == (2, 3) and len(np.unique(features)) == 6 and features.min() >= 0
+    signature.method_name = "tensorflow/serving/classify"
+    example = tf.train.Example.FromString(example_inputs.make_inputs(signature, [b"a"])["image_bytes"][0])
+    assert example.features.feature["image/encoded"].bytes_list.value == [b"a"]
 
 
 def test_an_operation_without_a_kernel_is_found():
@@ -222,7 +333,7 @@ def test_an_operation_without_a_kernel_is_found():
             kernel=[kernel_def_pb2.KernelDef(device_type=device) for device in devices]
         ).SerializeToString()
 
-    found = check.lints.lint_kernels(
+    found = lints.lint_kernels(
         {"Fine": kernels("GPU", "CPU"), "Any": kernels("DEFAULT"), "Mine": b"", "Far": kernels("TPU")}
     )
     assert [each.split()[1] for each in found] == ["Far", "Mine"]
@@ -235,6 +346,7 @@ def test_a_signature_of_another_name_and_a_folder_without_a_number_are_refused(t
         "the folder is named 'latest'",
         "there is no signature serving_default (found: tag)",
     ]
+    assert any("runs tag" in each for each in report.passed)
 
 
 def test_a_graph_without_the_tag_serve_and_a_damaged_file_are_refused(good_export, tmp_path):
@@ -274,3 +386,72 @@ def test_calls_that_the_signatures_do_not_take_name_what_they_take(good_export):
         check.run_signature_c_api(good_export, "serving", {})
     with pytest.raises(UserError, match="'serving_default' takes encoded; it was given image"):
         check.run_signature_tf1(good_export, "serving_default", {"image": np.zeros(1)})
+
+
+# ---- the command
+
+
+@pytest.fixture
+def checked(monkeypatch, tmp_path):
+    """What the command asks for, and what it is answered with."""
+    seen = SimpleNamespace(calls=[], problems=())
+
+    def check_export(path, images, latency, timeout_s):
+        seen.calls.append((path, images, latency, timeout_s))
+        times = comparison.Latency(8, median_ms=12.34, p90_ms=20, images_per_second=648.3)
+        return check.CheckReport(tmp_path, ("all is well",), seen.problems, ("as you know",), (times,))
+
+    monkeypatch.setattr(check, "check_export", check_export)
+    return seen
+
+
+@pytest.mark.parametrize("problems", [(), ("no good",)])
+def test_the_command_prints_its_report_and_says_yes_or_no_by_its_status(checked, capsys, tmp_path, problems):
+    checked.problems = problems
+    assert cnnrnn(["check", str(tmp_path), "--timeout-s", "9"]) == len(problems)
+    assert checked.calls == [(tmp_path, None, True, 9)]
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("no: " if problems else "yes: ")
+    assert lines == [
+        "  ok   all is well",
+        *(f"  FAIL {problem}" for problem in problems),
+        "  note as you know",
+        "  batch  8: median 12.3 ms, p90 20.0 ms, 648.3 images/s",
+    ]
+
+
+def test_the_command_prints_json_and_takes_the_user_s_own_images(checked, capsys, tmp_path):
+    (tmp_path / "b.jpg").write_bytes(b"second")
+    (tmp_path / "a.png").write_bytes(b"first")
+    (tmp_path / "notes.txt").write_text("none")
+    command = ["check", "export", "--no-latency", "--json", "--images", str(tmp_path)]
+    assert cnnrnn(command) == 0
+    assert checked.calls == [(Path("export"), [b"first", b"second"], False, 600)]
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["ok"] is True and facts["passed"] == ["all is well"] and facts["path"] == str(tmp_path)
+    assert facts["latencies"] == [
+        {"batch_size": 8, "median_ms": 12.34, "p90_ms": 20, "images_per_second": 648.3}
+    ]
+
+
+def test_the_command_names_images_that_are_not_there(checked, capsys, tmp_path):
+    assert cnnrnn(["check", "export", "--images", str(tmp_path / "none.jpg")]) == 2
+    assert "none.jpg: no such file" in capsys.readouterr().err
+    assert checked.calls == []
+
+
+def test_a_run_s_own_examples_are_among_the_images(tmp_path):
+    folder = tmp_path / "run" / "figures" / "examples"
+    folder.mkdir(parents=True)
+    version = tmp_path / "run" / "export" / "3"
+    assert check.read_examples(version) == []
+    for i in range(9):
+        (folder / f"{i}.jpg").write_bytes(bytes([i]))
+    assert check.read_examples(version) == [b"\0", b"\1", b"\2", b"\3"]
+
+
+def test_the_latency_is_that_of_the_c_api_s_process(good_report):
+    assert [each.batch_size for each in good_report.latencies] == [1, 8, 32]
+    for each in good_report.latencies:
+        assert 0 < each.median_ms <= each.p90_ms
+        assert each.images_per_second == pytest.approx(1000 * each.batch_size / each.median_ms)

@@ -220,21 +220,6 @@ def test_an_export_of_a_run_tags_as_the_run_does(run_dir, photos, capsys, reques
     assert err.startswith(f"error: {version} does not load (") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("problems", "verdict", "status"), [((), "yes: ", 0), (("no good",), "no: ", 1)])
-def test_the_check_prints_its_report(monkeypatch, capsys, tmp_path, problems, verdict, status):
-    from cnnrnn_tf.serving import check
-
-    def check_export(path, timeout_s):
-        assert (path, timeout_s) == (tmp_path, 9)
-        return check.CheckReport(path, ("all is well",), problems)
-
-    monkeypatch.setattr(check, "check_export", check_export)
-    assert main(["check", str(tmp_path), "--timeout-s", "9"]) == status
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(verdict) and lines[1] == "  ok   all is well"
-    assert lines[2:] == [f"  FAIL {problem}" for problem in problems]
-
-
 def test_the_next_export_may_go_elsewhere(run_dir, tmp_path, monkeypatch, capsys):
     from cnnrnn_tf.serving import export as export_module
 

@@ -1,0 +1,88 @@
+"""A signature and image files enter; inputs that the signature takes, one row an image, leave.
+
+Signatures of other models are served as well as can be without knowing them: strings, one a row, are images;
+options by their names as in this project's signatures; other numbers are 0, real ones between 0 and 1.
+"""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn_tf.serving.signature_lints import CLASSIFY, REGRESS
+
+ENCODED_FEATURE = "image/encoded"  # of the tf.Example that Classify requests carry
+
+_SEED = 0
+
+
+def make_images():
+    """Returns two small JPEGs of different sizes, as bytes."""
+    from PIL import Image
+
+    files = []
+    for width, height in ((96, 64), (48, 80)):
+        y, x = np.mgrid[:height, :width]
+        pixels = np.stack([255 * x / width, 255 * y / height, 128 + 0 * x], axis=-1).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=95)
+        files.append(file.getvalue())
+    return files
+
+
+def takes_images(signature):
+    return any(_is_list_of_strings(info) for info in signature.inputs.values())
+
+
+def takes_examples(signature):
+    return signature.method_name in (CLASSIFY, REGRESS)
+
+
+def make_inputs(signature, images):
+    """Returns {input name: array} with a row an image."""
+    rows = [make_example(each) for each in images] if takes_examples(signature) else list(images)
+    return {key: _make_input(key, info, signature, rows) for key, info in sorted(signature.inputs.items())}
+
+
+def make_example(image):
+    """Returns a serialized tf.Example that holds an image file as this project's records do."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    return tf.train.Example(
+        features=tf.train.Features(feature={ENCODED_FEATURE: feature})
+    ).SerializeToString()
+
+
+def take_rows(inputs, rows):
+    """Returns the inputs with some of their rows alone."""
+    return {key: array[list(rows)] for key, array in inputs.items()}
+
+
+def _make_input(key, info, signature, rows):
+    if _is_list_of_strings(info):
+        array = np.empty(len(rows), object)
+        array[:] = rows
+        return array
+    dtype = tf.as_dtype(info.dtype)
+    shape = [len(rows), *(max(dimension.size, 1) for dimension in info.tensor_shape.dim[1:])]
+    if dtype == tf.string:
+        return np.full(shape, b"", object)
+    option = _find_option(key, signature)
+    if option is not None:
+        return np.full(shape, option, dtype.as_numpy_dtype)
+    if dtype.is_floating:
+        return np.random.default_rng(_SEED).random(shape).astype(dtype.as_numpy_dtype)
+    return np.zeros(shape, dtype.as_numpy_dtype)
+
+
+def _is_list_of_strings(info):
+    return info.dtype == tf.string.as_datatype_enum and len(info.tensor_shape.dim) == 1
+
+
+def _find_option(key, signature):
+    """A value that every export allows for an option of the signature `tag`; None for other inputs."""
+    labels = signature.outputs.get("labels")
+    longest = (
+        labels.tensor_shape.dim[1].size if labels is not None and len(labels.tensor_shape.dim) == 2 else 1
+    )
+    options = {"beam_size": 1, "min_length": 0, "max_length": max(longest, 1), "threshold": 0}
+    return options.get(key)
