@@ -250,7 +250,7 @@ VALIDITY = {  # by signature; problems and notes
     "one": (
         {"serving_default": [True, False], "tag": [True, False]},
         "",
-        "1 images are not valid to serving_",
+        "not valid to serving_default: 1 of 2, such",
     ),
     "none": (
         {"serving_default": [False, False]},
@@ -398,7 +398,7 @@ def checked(monkeypatch, tmp_path):
 
     def check_export(path, images, latency, timeout_s):
         seen.calls.append((path, images, latency, timeout_s))
-        times = comparison.Latency(8, median_ms=12.34, p90_ms=20, images_per_second=648.3)
+        times = comparison.Latency("tag", 8, median_ms=12.34, p90_ms=20, images_per_second=648.3)
         return check.CheckReport(tmp_path, ("all is well",), seen.problems, ("as you know",), (times,))
 
     monkeypatch.setattr(check, "check_export", check_export)
@@ -416,7 +416,7 @@ def test_the_command_prints_its_report_and_says_yes_or_no_by_its_status(checked,
         "  ok   all is well",
         *(f"  FAIL {problem}" for problem in problems),
         "  note as you know",
-        "  batch  8: median 12.3 ms, p90 20.0 ms, 648.3 images/s",
+        "  tag, batch  8: median 12.3 ms, p90 20.0 ms, 648.3 images/s",
     ]
 
 
@@ -430,7 +430,7 @@ def test_the_command_prints_json_and_takes_the_user_s_own_images(checked, capsys
     facts = json.loads(capsys.readouterr().out)
     assert facts["ok"] is True and facts["passed"] == ["all is well"] and facts["path"] == str(tmp_path)
     assert facts["latencies"] == [
-        {"batch_size": 8, "median_ms": 12.34, "p90_ms": 20, "images_per_second": 648.3}
+        {"signature": "tag", "batch_size": 8, "median_ms": 12.34, "p90_ms": 20, "images_per_second": 648.3}
     ]
 
 

@@ -81,8 +81,8 @@ class CheckReport:
             *(f"  FAIL {each}" for each in self.problems),
             *(f"  note {each}" for each in self.notes),
             *(
-                f"  batch {each.batch_size:>2}: median {each.median_ms:.1f} ms, p90 {each.p90_ms:.1f} ms, "
-                f"{each.images_per_second:.1f} images/s"
+                f"  {each.signature}, batch {each.batch_size:>2}: median {each.median_ms:.1f} ms, "
+                f"p90 {each.p90_ms:.1f} ms, {each.images_per_second:.1f} images/s"
                 for each in self.latencies
             ),
         ]

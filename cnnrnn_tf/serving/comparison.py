@@ -42,6 +42,7 @@ _HINTS = {  # what TensorFlow says: what to do
 class Latency:
     """How long a call takes in the C API's process: without the network, on a machine that is in use."""
 
+    signature: str
     batch_size: int
     median_ms: float
     p90_ms: float
@@ -224,7 +225,7 @@ def _run_c_api(export, inputs, num_images, warmup, timeout_s, latency, findings)
             findings.problems.append(f"{WARMUP_FILE}: the request for {name} fails: {explain(output)}")
     findings.problems += lints.lint_kernels(result["kernels"], export.nodes())
     findings.latencies += [
-        _summarise(size, times)
+        _summarise(timed[0][0], size, times)
         for size, times in zip(LATENCY_BATCHES, result["timed"], strict=False)
         if not isinstance(times, str)  # it failed above too
     ]
@@ -252,10 +253,11 @@ def _collect(batches, outputs):
     return error or {key: [by_row[row] for row in sorted(by_row)] for key, by_row in rows.items()}
 
 
-def _summarise(batch_size, times):
+def _summarise(signature, batch_size, times):
     milliseconds = 1000 * np.array(times)
     median = float(np.median(milliseconds))
-    return Latency(batch_size, median, float(np.percentile(milliseconds, 90)), 1000 * batch_size / median)
+    p90 = float(np.percentile(milliseconds, 90))
+    return Latency(signature, batch_size, median, p90, 1000 * batch_size / median)
 
 
 def _check_validity(answers, signatures, findings):
@@ -276,7 +278,9 @@ def _check_validity(answers, signatures, findings):
             if wrong and len(wrong) == len(valid):
                 findings.problems.append(f"{name} finds none of the images valid, such as {wrong[0]}")
             elif wrong:
-                findings.notes.append(f"{len(wrong)} images are not valid to {name}, such as {wrong[0]}")
+                findings.notes.append(
+                    f"not valid to {name}: {len(wrong)} of {len(valid)}, such as {wrong[0]}"
+                )
         elif valid != reference[1]:
             row = [a == b for a, b in zip(valid, reference[1], strict=True)].index(False)
             error = _brief(answer.good["error"][row]) if "error" in answer.good else "no reason given"
