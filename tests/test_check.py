@@ -240,6 +240,29 @@ def test_an_output_that_has_no_row_an_image_is_refused(tmp_path):
     assert "output 'y' has shape [4] for 2 images, give it a row an image" in problem
 
 
+def test_a_warm_up_request_that_fails_is_refused(tmp_path):
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+
+    def measure(encoded):
+        sizes = tf.strings.length(encoded)
+        with tf.control_dependencies([tf.debugging.assert_less(sizes, 10_000, "too large")]):
+            return {"y": tf.identity(sizes)}
+
+    path = save(tmp_path, measure)
+    (path / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        log = prediction_log_pb2.PredictionLog()
+        request = log.predict_log.request
+        request.model_spec.signature_name = "serving_default"
+        request.inputs["encoded"].CopyFrom(tf.make_tensor_proto([b"x" * 10_000]))
+        writer.write(log.SerializeToString())
+    assert check.lint_export(path) == []
+    (problem,) = check.check_export(path).problems
+    assert problem.startswith(
+        "assets.extra/tf_serving_warmup_requests: the request for serving_default fails: assertion failed"
+    )
+
+
 def answer_with(valid, errors=None):
     good = {"valid": valid, "error": errors or [b""] * len(valid)}
     return comparison.Answers(good, good, good)

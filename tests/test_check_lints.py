@@ -311,8 +311,7 @@ def test_a_warm_up_file_that_is_too_long_or_damaged_is_refused(export):
     assert "is damaged: corrupted or cut off at byte" in problem
 
 
-def test_every_fault_of_a_cut_record_is_one_line(export):
-    """No cut of a record makes the reader fail otherwise than by saying that it is none."""
+def test_a_spoilt_warm_up_record_is_read_or_refused_and_nothing_else(export):
     record = make_log(encoded=IMAGES)
     for start, stop in pairwise(range(len(record) + 1)):
         for data in (record[:start], record[:start] + b"\xff" + record[stop:]):
@@ -322,7 +321,7 @@ def test_every_fault_of_a_cut_record_is_one_line(export):
                 continue
 
 
-def test_a_half_read_graph_s_signatures_are_plain_data(plain):
+def test_signatures_are_read_as_plain_data(plain):
     ((name, signature),) = fresh_process.read_signatures(plain).items()
     assert name == "serving_default"
     assert list(signature["inputs"]) == ["encoded"] and list(signature["outputs"]) == ["y"]
