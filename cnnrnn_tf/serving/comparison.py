@@ -77,7 +77,7 @@ def compare_runtimes(export, images, warmup=(), latency=True, timeout_s=600):
     Args:
         export: a `lints.Export`.
         images: encoded image files, as bytes.
-        warmup: its WarmupRequests, of which the first for each signature is run.
+        warmup: its WarmupRequests, of which the smallest for each signature is run.
         latency: whether to time serving_default, or the first signature, at LATENCY_BATCHES.
         timeout_s: for each of the two processes that are started.
     """
@@ -88,7 +88,7 @@ def compare_runtimes(export, images, warmup=(), latency=True, timeout_s=600):
     inputs = {name: make_inputs(signature, [*images, UNDECODABLE]) for name, signature in signatures.items()}
     try:
         answers = _run_c_api(
-            export, inputs, len(images), _first_of_each(warmup), timeout_s, latency, findings
+            export, inputs, len(images), _smallest_of_each(warmup), timeout_s, latency, findings
         )
     except LoadError as error:
         findings.problems.append(f"the C API does not load it: {explain(error)}")
@@ -179,12 +179,13 @@ def _has_constant(export, text):
     )
 
 
-def _first_of_each(warmup):
-    first = {}
-    for request in warmup:
+def _smallest_of_each(warmup):
+    """Returns {signature: inputs}: of requests that differ in size alone, the quickest is enough."""
+    smallest = {}
+    for request in sorted(warmup, key=lambda request: sum(array.size for array in request.inputs.values())):
         if request.kind == "predict":
-            first.setdefault(request.signature, request.inputs)
-    return first
+            smallest.setdefault(request.signature, request.inputs)
+    return smallest
 
 
 def _run_c_api(export, inputs, num_images, warmup, timeout_s, latency, findings):
