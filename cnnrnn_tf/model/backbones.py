@@ -88,9 +88,12 @@ class Backbone(keras.layers.Layer):
 
     def call(self, images, training=None):
         """Returns <float32>[batch, features]; a frozen backbone always runs as in inference."""
-        pixels = self._preprocess(ops.cast(images, "float32"))
-        features = self.network(pixels, training=bool(training) and self.trainable)
+        features = self.network(self.preprocess(images), training=bool(training) and self.trainable)
         return ops.cast(features, "float32")
+
+    def preprocess(self, images):
+        """Scales images, <uint8 or float, 0 to 255>[batch, size, size, 3], as the network takes them."""
+        return self._preprocess(ops.cast(images, "float32"))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.feature_size)
