@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -302,7 +303,7 @@ def test_probabilities_are_calibrated_in_the_graph_and_nothing_else_changes(answ
 def test_the_graph_s_map_is_that_of_numpy_also_at_0_and_1(model, temperature):
     tagger = Tagger(model, VOCABULARY, DECODING, dataclasses.replace(CALIBRATION, temperature=temperature))
     marginals = np.float32([[0, 1, 0.5, 1e-6, 1 - 1e-6, 0.9]])
-    found = tagger._calibrate(tf.constant(marginals), None).numpy()
+    found = tagger.answers._calibrate(tf.constant(marginals), None).numpy()
     np.testing.assert_allclose(found, apply_temperature(marginals, temperature), rtol=2e-5)
     assert found[0, 0] > 0 and found[0, 2] == 0.5
 
@@ -325,11 +326,11 @@ def test_of_a_given_label_there_is_nothing_to_calibrate(model, tagger):
     assert dict(zip(found.labels, found.probabilities, strict=True))["car"] == pytest.approx(1)
 
 
-def test_the_calibration_is_in_the_export_s_extras_and_read_back(calibrated_version, loaded):
-    assert Calibration.load(calibrated_version / "assets.extra", VOCABULARY) == CALIBRATION
+def test_the_calibration_is_in_the_export_s_assets_and_read_back(calibrated_version, loaded):
+    assert Calibration.load(calibrated_version / "assets", VOCABULARY) == CALIBRATION
     assert load_export(calibrated_version).calibration == CALIBRATION
     assert loaded.calibration is None
-    assert not (loaded.path / "assets.extra" / "calibration.json").exists()
+    assert not (loaded.path / "assets" / "calibration.json").exists()
     assert check.lint_export(calibrated_version) == []
 
 
@@ -341,7 +342,7 @@ def test_a_calibration_of_other_labels_is_refused(model, calibrated_version, tmp
         export(model, VOCABULARY, DECODING, tmp_path / "out", other)
     assert not (tmp_path / "out").exists()
     copy = shutil.copytree(calibrated_version, tmp_path / "1")
-    other.save(copy / "assets.extra")
+    other.save(copy / "assets")
     with pytest.raises(UserError, match=r"calibration.json: was fitted for another vocabulary"):
         load_export(tmp_path)
 
@@ -352,8 +353,8 @@ def test_a_calibration_of_other_labels_is_refused(model, calibrated_version, tmp
 def test_the_export_has_the_next_number_and_all_that_reads_it_back(version, loaded):
     assert version.name == "8"
     assert sorted(path.name for path in version.parent.iterdir()) == ["1", "7", "8", "notes.99"]
-    assert LabelVocabulary.load(version / "assets.extra") == VOCABULARY
-    facts = json.loads((version / "assets.extra" / "export.json").read_text())
+    assert LabelVocabulary.load(version / "assets") == VOCABULARY
+    facts = json.loads((version / "assets" / "export.json").read_text())
     assert facts["decoding"] == {
         "beam_size": 4,
         "min_length": 0,
@@ -362,7 +363,39 @@ def test_the_export_has_the_next_number_and_all_that_reads_it_back(version, load
         "length_penalty": 0.0,
     }
     assert (facts["image_size"], facts["num_labels"]) == (32, 6)
+    assert facts["max_beam_size"] == 10
+    assert facts["signatures"]["tag_given"]["inputs"] == ["image_bytes", "given"]
+    assert (version / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines() == [*VOCABULARY.names]
     assert (loaded.path, loaded.vocabulary, loaded.max_length) == (version, VOCABULARY, 3)
+
+
+def test_an_export_with_its_files_in_the_old_place_is_still_read(version, tmp_path):
+    old = shutil.copytree(version, tmp_path / "1")
+    shutil.rmtree(old / "assets.extra")
+    (old / "assets").rename(old / "assets.extra")
+    facts = json.loads((old / "assets.extra" / "export.json").read_text())
+    del facts["part"]
+    (old / "assets.extra" / "export.json").write_text(json.dumps(facts))
+    assert load_export(tmp_path).vocabulary == VOCABULARY
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "head"}, "part 'head': expected whole, backbone or decoder"),
+        ({"part": "decoder", "precision": "bfloat16"}, "precision bfloat16: the decoder computes in float32"),
+        (
+            {"precision": "float16"},
+            "precision 'float16' .did you mean 'bfloat16'.*: expected float32 or bfloat16",
+        ),
+        ({"max_beam_size": 3}, "max_beam_size 3: expected at least the configured beam size, 4"),
+        ({"warmup_batch_size": 0}, "warm-up batch size 0: expected 1 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_written(model, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        export(model, VOCABULARY, DECODING, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_export_passes_the_lints(version):
@@ -372,7 +405,8 @@ def test_the_export_passes_the_lints(version):
 def test_each_signature_s_function_is_in_the_graph_once(version):
     library = fresh_process.read_meta_graph(version).graph_def.library.function
     operations = [node.op for function in library for node in function.node_def]
-    assert operations.count("DatasetToSingleElement") == 2  # where `decode_batch` collects its rows
+    assert operations.count("DatasetToSingleElement") == 2  # where image files and tf.Examples are collected
+    assert operations.count("Conv2D") == 4  # the CNN, which six signatures share
 
 
 def test_each_weight_is_in_the_checkpoint_once(model, version):
@@ -392,10 +426,10 @@ def quick_tagger(monkeypatch, tagger):
 def test_a_version_appears_whole_and_under_a_number_that_nobody_took_meanwhile(
     quick_tagger, monkeypatch, model, tmp_path
 ):
-    seen = []
+    seen, save = [], tf.saved_model.save
 
     def save_beside_another_export(module, path, signatures):
-        os.mkdir(path)
+        save(module, path, signatures)
         (tmp_path / "1" / "variables").mkdir(parents=True)
         seen.extend(sorted(os.listdir(tmp_path)))
 
@@ -407,15 +441,40 @@ def test_a_version_appears_whole_and_under_a_number_that_nobody_took_meanwhile(
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
 
 
-def test_an_export_that_fails_leaves_nothing_behind(quick_tagger, monkeypatch, model, tmp_path):
-    def fill_the_disk(module, path, signatures):
-        os.mkdir(path)
+@pytest.mark.parametrize("stage", ["_hold_weights", "_name_classify_method", "_write_assets", "_publish"])
+def test_an_export_that_fails_at_any_point_leaves_nothing_behind(
+    quick_tagger, monkeypatch, model, tmp_path, stage
+):
+    def fill_the_disk(*_):
+        assert stage == "_hold_weights" or len(os.listdir(tmp_path)) == 1
         raise OSError("no space left")
 
-    monkeypatch.setattr(tf.saved_model, "save", fill_the_disk)
+    def save_no_graph(module, path, signatures):  # takes seconds, and is not what fails
+        os.mkdir(path)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_no_graph)
+    monkeypatch.setattr(export_module, "_name_classify_method", lambda _: None)
+    monkeypatch.setattr(export_module, stage, fill_the_disk)
     with pytest.raises(OSError, match="no space left"):
         export(model, VOCABULARY, DECODING, tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_several_exports_at_once_each_get_a_version_of_their_own(quick_tagger, monkeypatch, model, tmp_path):
+    barrier = threading.Barrier(4)
+
+    def save_no_graph(module, path, signatures):
+        os.mkdir(path)
+        barrier.wait(timeout=60)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_no_graph)
+    monkeypatch.setattr(export_module, "_name_classify_method", lambda _: None)
+    with ThreadPoolExecutor(4) as pool:
+        versions = list(pool.map(lambda _: export(model, VOCABULARY, DECODING, tmp_path), range(4)))
+    assert sorted(path.name for path in versions) == sorted(os.listdir(tmp_path)) == ["1", "2", "3", "4"]
+    for path in versions:
+        assert (path / "assets" / "model_card.md").is_file()
+        assert (path / "assets.extra" / "tf_serving_warmup_requests").is_file()
 
 
 def test_a_model_of_another_vocabulary_is_refused(model, tmp_path):
@@ -433,7 +492,7 @@ def test_options_that_cannot_be_decoded_with_are_refused_before_anything_is_writ
 
 def test_an_export_with_another_vocabulary_or_damaged_weights_is_refused(version, tmp_path):
     other = shutil.copytree(version, tmp_path / "1")
-    LabelVocabulary.from_counts({"moon": 2, "sun": 1}).save(other / "assets.extra" / "vocabulary.json")
+    LabelVocabulary.from_counts({"moon": 2, "sun": 1}).save(other / "assets" / "vocabulary.json")
     with pytest.raises(UserError, match=r"vocabulary.json: is the vocabulary of another model"):
         load_export(tmp_path)
     damaged = shutil.copytree(version, tmp_path / "2")
@@ -451,13 +510,12 @@ def test_a_folder_that_is_no_export_of_ours_is_refused(tmp_path):
     module = tf.Module()
     module.f = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec([None], tf.float32)])
     tf.saved_model.save(module, str(tmp_path / "1"), {"serving_default": module.f})
-    with pytest.raises(UserError, match=r"assets\.extra: no vocabulary there|vocabulary.json: no vocabulary"):
+    with pytest.raises(UserError, match=r"assets.vocabulary.json: no vocabulary there"):
         load_export(tmp_path)
-    (tmp_path / "1" / "assets.extra").mkdir()
-    VOCABULARY.save(tmp_path / "1" / "assets.extra" / "vocabulary.json")
+    VOCABULARY.save(tmp_path / "1" / "assets" / "vocabulary.json")
     with pytest.raises(UserError, match=r"export.json: missing or damaged: export the run again"):
         load_export(tmp_path)
-    (tmp_path / "1" / "assets.extra" / "export.json").write_text(
+    (tmp_path / "1" / "assets" / "export.json").write_text(
         json.dumps({"vocabulary_fingerprint": VOCABULARY.fingerprint})
     )
     with pytest.raises(UserError, match="no signature tag_given: export the run again"):

@@ -2,9 +2,12 @@
 
 runs/demo/<time>/export/1/saved_model.pb
                           variables/...
-                          assets.extra/vocabulary.json   the labels, in the order of their ids
-                          assets.extra/export.json       how it decodes, and what it was made with
-                          assets.extra/calibration.json  what its probabilities were made honest with, if so
+                          assets/vocabulary.json    the labels, in the order of their ids
+                          assets/labels.txt         their names alone, one a line
+                          assets/export.json        what it holds, how it decodes, and what it was made with
+                          assets/calibration.json   what its probabilities were made honest with, if so
+                          assets/model_card.md      data, protocol, results, limits
+                          assets.extra/tf_serving_warmup_requests
 """
 
 import dataclasses
@@ -20,50 +23,110 @@ import keras
 import tensorflow as tf
 
 from cnnrnn_tf.evaluation.calibration import Calibration
+from cnnrnn_tf.serving.answers import check_vocabulary
 from cnnrnn_tf.serving.check import find_export
-from cnnrnn_tf.serving.signatures import SERVING_DEFAULT, TAG_GIVEN, Tagger
+from cnnrnn_tf.serving.model_card import TrainingFacts, write_model_card
+from cnnrnn_tf.serving.precision import FLOAT32, to_float32
+from cnnrnn_tf.serving.signatures import (
+    CLASSIFY,
+    SERVING_DEFAULT,
+    TAG_GIVEN,
+    FeatureExtractor,
+    FeatureTagger,
+    Tagger,
+)
+from cnnrnn_tf.serving.warmup import DEFAULT_BATCH_SIZE, find_inputs, write_warmup_requests
 from tfrecords import vocabulary as vocabulary_file
 from tfrecords.errors import UserError
 from tfrecords.vocabulary import LabelVocabulary
 
-__all__ = ["LoadedExport", "export", "load_export"]
+__all__ = ["BACKBONE", "DECODER", "WHOLE", "LoadedExport", "export", "load_export"]
 
-EXTRA = "assets.extra"  # TensorFlow leaves this folder of a SavedModel to its makers
+WHOLE, BACKBONE, DECODER = "whole", "backbone", "decoder"
+"""What an export can hold of a model."""
+
+ASSETS = "assets"
 EXPORT_FILE = "export.json"
+LABELS_FILE = "labels.txt"
+MODEL_CARD_FILE = "model_card.md"
+_OLD_ASSETS = "assets.extra"  # where the first exports have these files
 _FINGERPRINT = "vocabulary_fingerprint"
 
 
-def export(model, vocabulary, decoding, out_dir, calibration=None):
+def export(
+    model,
+    vocabulary,
+    decoding,
+    out_dir,
+    calibration=None,
+    *,
+    part=WHOLE,
+    precision=FLOAT32,
+    max_beam_size=None,
+    warmup_batch_size=DEFAULT_BATCH_SIZE,
+    training: TrainingFacts | None = None,
+):
     """Writes the next version of an export, which appears whole or not at all.
 
     It is written to a hidden folder beside the versions, which the server does not look at, then renamed.
 
     Args:
-        model: a CNNRNN, built.
+        model: a CNNRNN, built; one of mixed precision is exported in float32, as its weights are.
         vocabulary: the LabelVocabulary that it was trained with.
         decoding: a DecodingConfig; see `Tagger`.
         out_dir: folder of the versions, created where missing.
         calibration: a Calibration; see `Tagger`. Its thresholds go along for a client that has the scores of
-            all labels. The signatures return those of the path's labels alone: on these a threshold can drop
-            labels of a path that are too unsure, and can find none that the path has not.
+            all labels (`scores`). The other signatures return those of the path's labels alone: on these a
+            threshold can drop labels of a path that are too unsure, and can find none that the path has not.
+        part: WHOLE; or BACKBONE, which gives features, or DECODER, which takes them.
+        precision: of the CNN, "float32" or "bfloat16"; see `cnnrnn_tf.serving.precision`.
+        max_beam_size: the widest beam that a request may ask for; see `Tagger`.
+        warmup_batch_size: rows of the larger warm-up requests; the server's max_batch_size must allow them.
+        training: what the run recorded, for the model card; None where there is no run.
 
     Returns:
         The version folder's Path: out_dir/1, or one more than the highest version there.
 
     Raises:
-        UserError: the model was trained with another vocabulary, or cannot be decoded as `decoding` says.
+        UserError: the model was trained with another vocabulary, cannot be decoded as `decoding` says, or the
+            options contradict each other.
     """
-    tagger = Tagger(model, vocabulary, decoding, calibration)
+    if part == BACKBONE:
+        calibration = None  # of probabilities, and there are none
+    if warmup_batch_size < 1:
+        raise UserError(f"warm-up batch size {warmup_batch_size}: expected 1 or more")
+    model = to_float32(model)
+    tagger = _make_tagger(model, vocabulary, decoding, calibration, part, precision, max_beam_size)
     # Traced first, so that mistakes in `decoding` show before anything is written.
-    signatures = {name: function.get_concrete_function() for name, function in tagger.signatures.items()}
+    functions = {name: function.get_concrete_function() for name, function in tagger.signatures.items()}
+    facts = {
+        "part": part,
+        "precision": precision,
+        "decoding": {
+            **dataclasses.asdict(decoding),
+            "max_length": decoding.max_length or model.max_path_length,
+        },
+        "max_beam_size": None if part == BACKBONE else tagger.answers.max_beam_size,
+        "calibrated": calibration is not None,
+        "image_size": model.image_size,
+        "image_fit": model.image_fit,
+        "num_features": model.backbone.feature_size,
+        "num_labels": vocabulary.size,
+        _FINGERPRINT: vocabulary.fingerprint,
+        "signatures": {name: _list_tensors(function) for name, function in functions.items()},
+        "warmup_batch_sizes": sorted({1, warmup_batch_size}),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     partial = out_dir / f".partial-{uuid.uuid4().hex}"
     try:
-        tf.saved_model.save(_hold_weights(tagger), str(partial), signatures=signatures)
-        _write_extra(partial / EXTRA, tagger, vocabulary, decoding)
-        if calibration is not None:
-            calibration.save(partial / EXTRA)
+        tf.saved_model.save(_hold_weights(tagger), str(partial), signatures=functions)
+        if CLASSIFY in functions:
+            _name_classify_method(partial)
+        _write_assets(partial / ASSETS, vocabulary, facts, calibration, training)
+        write_warmup_requests(partial, functions, facts["decoding"]["max_length"], warmup_batch_size)
         return _publish(partial, out_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -86,17 +149,24 @@ class LoadedExport:
 
 
 def load_export(path):
-    """Reads what `export` wrote.
+    """Reads what `export` wrote, of a whole model.
 
     Args:
         path: the version folder, or the folder of versions, of which the highest is read.
 
     Raises:
-        UserError: `path` is no export, or one of another program.
+        UserError: `path` is no export, one of another program, or one of half a model.
     """
     path = find_export(path)
-    vocabulary = _load_vocabulary(path / EXTRA)
-    calibration = Calibration.load(path / EXTRA, vocabulary)
+    is_old = (path / _OLD_ASSETS / EXPORT_FILE).is_file()
+    folder = path / (_OLD_ASSETS if is_old else ASSETS)
+    vocabulary = LabelVocabulary.load(folder)
+    part = _check_facts(folder, vocabulary).get("part", WHOLE)
+    if part != WHOLE:
+        raise UserError(
+            f"{path} holds the {part} alone, which tags no files: name an export of a whole model"
+        )
+    calibration = Calibration.load(folder, vocabulary)
     try:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises nearly anything at a damaged file
@@ -109,6 +179,21 @@ def load_export(path):
     return LoadedExport(path, vocabulary, max_length, module.signatures, module, calibration)
 
 
+def _make_tagger(model, vocabulary, decoding, calibration, part, precision, max_beam_size):
+    if part == WHOLE:
+        return Tagger(model, vocabulary, decoding, calibration, max_beam_size, precision)
+    if part == BACKBONE:
+        check_vocabulary(model, vocabulary)
+        return FeatureExtractor(model, precision)
+    if part != DECODER:
+        raise UserError(f"part {part!r}: expected {WHOLE}, {BACKBONE} or {DECODER}")
+    if precision != FLOAT32:
+        raise UserError(
+            f"precision {precision}: the decoder computes in {FLOAT32}; {precision} is for exports of the CNN"
+        )
+    return FeatureTagger(model, vocabulary, decoding, calibration, max_beam_size)
+
+
 def _hold_weights(tagger):
     """Returns what owns the variables in the export; the tagger itself would bring its functions again."""
     holder = tf.Module()
@@ -116,32 +201,45 @@ def _hold_weights(tagger):
     return holder
 
 
-def _write_extra(folder, tagger, vocabulary, decoding):
-    folder.mkdir()
-    vocabulary.save(folder / vocabulary_file.FILE_NAME)
-    facts = {
-        "decoding": {**dataclasses.asdict(decoding), "max_length": tagger.max_length},
-        "image_size": tagger.image_size,
-        "image_fit": tagger.image_fit,
-        "num_labels": vocabulary.size,
-        _FINGERPRINT: vocabulary.fingerprint,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
+def _list_tensors(function):
+    return {
+        "inputs": list(find_inputs(function)),
+        "outputs": sorted(function.structured_outputs),
     }
-    (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _load_vocabulary(folder):
-    vocabulary = LabelVocabulary.load(folder)
+def _name_classify_method(export_dir):
+    """The server answers Classify requests with signatures of that method; TensorFlow writes `predict`."""
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(export_dir))
+    updater.replace_method_name(CLASSIFY, tf.saved_model.CLASSIFY_METHOD_NAME)
+    updater.save()
+
+
+def _write_assets(folder, vocabulary, facts, calibration, training):
+    folder.mkdir(exist_ok=True)
+    vocabulary.save(folder / vocabulary_file.FILE_NAME)
+    # A name with a line break would count as two labels.
+    names = [" ".join(name.splitlines()) for name in vocabulary.names]
+    (folder / LABELS_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    if calibration is not None:
+        calibration.save(folder)
+    card = write_model_card(vocabulary, facts, training)
+    (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _check_facts(folder, vocabulary):
+    """Returns the content of export.json."""
     try:
-        fingerprint = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))[_FINGERPRINT]
+        facts = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
+        fingerprint = facts[_FINGERPRINT]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder / EXPORT_FILE}: missing or damaged: export the run again") from None
     if fingerprint != vocabulary.fingerprint:
         raise UserError(
             f"{folder / vocabulary_file.FILE_NAME}: is the vocabulary of another model; export the run again"
         )
-    return vocabulary
+    return facts
 
 
 def _publish(partial, out_dir):

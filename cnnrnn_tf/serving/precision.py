@@ -1,0 +1,107 @@
+"""A backbone enters, and the precision to run it in; a function from images to features leaves.
+
+bfloat16 halves the weights and, on processors that multiply it, the time. It has the range of float32 and 8
+bits of mantissa, so whatever adds up many numbers, or is read once, stays in float32: the statistics of batch
+normalisation, means over a map, the decoder and the search.
+"""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfrecords.errors import UserError, nearest
+
+FLOAT32 = "float32"
+BFLOAT16 = "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)
+
+_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86, and of Arm
+_AMPERE = (8, 0)  # the first CUDA architecture that multiplies bfloat16
+
+
+def make_extractor(backbone, precision=FLOAT32):
+    """Returns a backbone as a function, and the weights that the function reads.
+
+    Args:
+        backbone: a `cnnrnn_tf.model.backbones.Backbone`.
+        precision: "float32" takes the backbone as it is; "bfloat16" computes with a copy of its weights in
+            bfloat16.
+
+    Returns:
+        extract: takes images <float32>[batch, size, size, 3], RGB 0 to 255; returns features
+            <float32>[batch, features].
+        weights: Keras variables.
+
+    Raises:
+        UserError: no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"precision {precision!r}{nearest(precision, PRECISIONS)}: expected {' or '.join(PRECISIONS)}"
+        )
+    if precision == FLOAT32:
+        return lambda images: backbone(images, training=False), backbone.weights
+    network = to_bfloat16(backbone.network)
+
+    def extract(images):
+        return tf.cast(network(backbone.preprocess(images), training=False), tf.float32)
+
+    return extract, network.weights
+
+
+def to_float32(model):
+    """Returns a CNNRNN that computes in float32: `model` itself, or, of one of mixed precision, a copy."""
+    if model.compute_dtype == FLOAT32:
+        return model
+    copy = type(model).from_config({**model.get_config(), "dtype": FLOAT32})
+    copy.build()
+    copy.set_weights(model.get_weights())  # of mixed precision, float32 already
+    return copy
+
+
+def to_bfloat16(network):
+    """Returns a copy of a functional Keras model that stores its weights and computes in bfloat16."""
+    copy = keras.models.clone_model(network, clone_function=_clone_in_bfloat16)
+    for target, source in zip(copy.weights, network.weights, strict=True):
+        target.assign(tf.cast(source.value, target.dtype))
+    return copy
+
+
+def describe_bfloat16():
+    """Returns one line: whether this machine multiplies bfloat16, which decides if it is faster."""
+    for device in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        if details.get("compute_capability", (0, 0)) >= _AMPERE:
+            return f"bfloat16: this machine's {details.get('device_name', 'GPU')} multiplies it"
+    flags = _read_cpu_flags()
+    if flags is None:
+        return "bfloat16: it is not known whether this machine's processor multiplies it; time it"
+    found = sorted(flags & _CPU_FLAGS)
+    if found:
+        return f"bfloat16: this machine's processor multiplies it ({', '.join(found)})"
+    return (
+        "bfloat16: this machine's processor does not multiply it, and would be slower with this export than "
+        "with float32; serve it where `grep -E 'avx512_bf16|amx_bf16' /proc/cpuinfo` finds something"
+    )
+
+
+def _clone_in_bfloat16(layer):
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.BatchNormalization):
+        dtype = "mixed_bfloat16"  # statistics stored and used in float32
+    elif not layer.weights and len(layer.output.shape) == 2:
+        dtype = "float32"  # pools the map into a vector, or joins such vectors
+    else:
+        dtype = "bfloat16"
+    return type(layer).from_config({**config, "dtype": dtype})
+
+
+def _read_cpu_flags(path=Path("/proc/cpuinfo")):
+    """Returns what Linux says of the processor; None elsewhere."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    named = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return set(named[0].split()) if named else None
