@@ -26,6 +26,7 @@ from cnnrnn_tf.evaluation.calibration import (
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.report import find_row
 from cnnrnn_tf.serving.export import export, load_export
+from cnnrnn_tf.serving.model_card import write_model_card
 from cnnrnn_tf.serving.signatures import Tagger, tag_files
 from cnnrnn_tf.training import callbacks, evaluate, results, run, runs
 from tfrecords.build import build
@@ -121,6 +122,17 @@ def test_the_export_carries_the_vocabulary_and_tags_the_example_photographs(fini
         answers.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     assert [each["labels"] for each in answers[0]] == [each["labels"] for each in answers[1]]
     assert len(answers[0]) == 4
+
+
+def test_the_model_card_of_the_export_is_made_of_what_the_run_recorded(finished):
+    assets = finished / "export" / "1" / "assets"
+    facts = runs.load_facts(finished)
+    assert facts.environment["num_images"] == {"train": 160, "test": 24}
+    expected = write_model_card(
+        LabelVocabulary.load(finished), json.loads((assets / "export.json").read_text()), facts
+    )
+    assert (assets / "model_card.md").read_text(encoding="utf-8") == expected
+    assert "Measured on test, 24 images" in expected
 
 
 def test_the_calibration_is_fitted_on_the_hold_out_and_measured_on_the_test_split(finished, data_dir):

@@ -4,30 +4,66 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from tfrecords.cli import format_command
+from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
+
+_ON = tyro.conf.FlagCreatePairsOff
 
 
 @dataclass
 class Export:
-    """Write a run's model for TensorFlow Serving, as the next version of its export."""
+    """Write a run's model for TensorFlow Serving, as the next version of its export.
+
+    The version holds the model as functions of image files, the label list, its configuration, a model card
+    and warm-up requests. Half a model is for those who keep features, and goes to a folder of its own.
+    """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """Folder of a training run: it holds config.json and checkpoints."""
     out: Path | None = None
-    """Folder of the versions; RUN/export by default."""
+    """Folder of the versions; RUN/export by default, RUN/export-backbone or RUN/export-decoder for halves."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the CNN; bfloat16 halves its weights, and its time where the server's processor multiplies it."""
+    backbone_only: Annotated[bool, _ON] = False
+    """Export the CNN alone: image files enter, features leave."""
+    decoder_only: Annotated[bool, _ON] = False
+    """Export the rest alone: features enter, labels leave."""
+    max_beam_size: int = 0
+    """Widest beam that a request may ask for; 0 takes the run's own beam, at least 10."""
+    warmup_batch_size: int = 8
+    """Images in the larger warm-up requests; the server's max_batch_size must allow as many."""
 
     def run(self) -> None:
+        if self.backbone_only and self.decoder_only:
+            raise UserError("--backbone-only and --decoder-only: without either, the export holds both")
+        if self.max_beam_size < 0:
+            raise UserError(f"--max-beam-size {self.max_beam_size}: expected 1 or more, or 0")
         with silence_native_stderr():
-            from cnnrnn_tf.serving.export import export
-            from cnnrnn_tf.training.runs import load_run
+            from cnnrnn_tf.serving.export import BACKBONE, DECODER, WHOLE, export
+            from cnnrnn_tf.serving.precision import BFLOAT16, describe_bfloat16
+            from cnnrnn_tf.training.runs import load_facts, load_run
 
         run = load_run(self.run_dir)
-        out_dir = self.run_dir / "export" if self.out is None else self.out
-        version = export(run.model, run.vocabulary, run.config.decoding, out_dir, run.calibration)
+        part = BACKBONE if self.backbone_only else DECODER if self.decoder_only else WHOLE
+        folder = "export" if part == WHOLE else f"export-{part}"
+        version = export(
+            run.model,
+            run.vocabulary,
+            run.config.decoding,
+            self.run_dir / folder if self.out is None else self.out,
+            run.calibration,
+            part=part,
+            precision=self.precision,
+            max_beam_size=self.max_beam_size or None,
+            warmup_batch_size=self.warmup_batch_size,
+            training=load_facts(self.run_dir),
+        )
+        if self.precision == BFLOAT16:
+            print(describe_bfloat16())
         print(f"exported {version}")
         print(f"next: {format_command('cnnrnn', 'check', version)}")

@@ -138,7 +138,15 @@ def _finish(
             calibration = _calibrate(holdout, records.vocabulary, run_dir)
             metrics = _evaluate(config, records, model, run_dir, holdout, calibration)
             if deliver:
-                export(model, records.vocabulary, config.decoding, run_dir / "export", calibration)
+                facts = runs.load_facts(run_dir, metrics)
+                export(
+                    model,
+                    records.vocabulary,
+                    config.decoding,
+                    run_dir / "export",
+                    calibration,
+                    training=facts,
+                )
         except KeyboardInterrupt:
             _LOGGER.info(
                 "stopped; %d finished epochs are saved. Go on with: %s",

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnrnn_tf.config import ExperimentConfig
 from cnnrnn_tf.evaluation.calibration import Calibration
+from cnnrnn_tf.serving.model_card import TrainingFacts
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.vocabulary import LabelVocabulary
@@ -136,8 +138,30 @@ def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
 
 
 def save_environment(run_dir: Path, records: Manifest) -> None:
-    """Writes what a run was made with: versions, devices and the fingerprint of its records."""
-    save_json(run_dir / _ENVIRONMENT_FILE, {**describe_environment(), _RECORDS: records.fingerprint})
+    """Writes what a run was made with: versions, devices, and the fingerprint and sizes of its records."""
+    num_images = {name: split.num_images for name, split in records.splits.items()}
+    save_json(
+        run_dir / _ENVIRONMENT_FILE,
+        {**describe_environment(), _RECORDS: records.fingerprint, "num_images": num_images},
+    )
+
+
+def load_facts(run_dir: str | Path, metrics: Mapping[str, Any] | None = None) -> TrainingFacts:
+    """What a run recorded of itself, for the model card of its export.
+
+    Args:
+        run_dir: its folder.
+        metrics: its measures, where they are not written yet.
+
+    Raises:
+        UserError: there is no run in that folder, or a file of it is damaged.
+    """
+    run_dir = Path(run_dir)
+    return TrainingFacts(
+        config=load_config(run_dir).to_json(),
+        environment=_read_json(run_dir / _ENVIRONMENT_FILE) or {},
+        metrics=_read_json(run_dir / METRICS_FILE) if metrics is None else metrics,
+    )
 
 
 def check_records(run_dir: Path, dataset_dir: Path, records: Manifest) -> None:
@@ -174,6 +198,16 @@ def describe_environment() -> dict:
 def save_json(path: Path, content) -> None:
     """Writes indented JSON."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path):
+    """The file's content; None where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); remove it, or train again") from None
 
 
 def _version(package: str) -> str:
