@@ -2,7 +2,7 @@
 
 bfloat16 halves the weights and, on processors that multiply it, the time or better. It has the range of
 float32 and 8 bits of mantissa, so what is small and counts stays in float32: means over the last map, the
-decoder and the search, and batch normalisation where it cannot be made part of a convolution.
+decoder and the search, depthwise convolutions, and batch normalisation where it joins no convolution.
 """
 
 from pathlib import Path
@@ -111,6 +111,8 @@ def _clone_in_bfloat16(layer, is_folded, is_gone):
         return _Passing(name=layer.name, dtype=BFLOAT16)
     if isinstance(layer, keras.layers.BatchNormalization):
         dtype = "mixed_bfloat16"  # statistics stored and used in float32
+    elif isinstance(layer, keras.layers.DepthwiseConv2D):
+        dtype = FLOAT32  # few weights, of which each sum has nine: their rounding does not average out
     elif not layer.weights and len(layer.output.shape) == 2:
         dtype = FLOAT32  # pools the map into a vector, or joins such vectors
     else:
