@@ -55,9 +55,9 @@ def hold_bytes(*values):
 
 
 EXAMPLES = [
-    make_example(image__encoded=hold_bytes(PHOTOGRAPHS[0]), other=hold_bytes(b"of no account")),
+    make_example(image__encoded=hold_bytes(PHOTOGRAPHS[2]), other=hold_bytes(b"of no account")),
     b"\xff\xff no proto",
-    make_example(image__encoded=hold_bytes(PHOTOGRAPHS[2])),
+    make_example(image__encoded=hold_bytes(PHOTOGRAPHS[0])),
     b"",
     make_example(image=hold_bytes(PHOTOGRAPHS[1])),
     make_example(image__encoded=tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))),
@@ -66,7 +66,7 @@ EXAMPLES = [
     make_example(image__encoded=hold_bytes(b"no image")),
     make_example(image__encoded=hold_bytes(PHOTOGRAPHS[5])),
 ]
-GOOD_EXAMPLES = {0: 0, 2: 2, 9: 5}  # row: photograph
+GOOD_EXAMPLES = {0: 2, 2: 0, 9: 5}  # row: photograph; that of row 0 has labels
 
 CALLS = [
     ("serving_default", IMAGES),
