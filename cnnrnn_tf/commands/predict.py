@@ -24,7 +24,7 @@ from tfrecords.quiet import silence_native_stderr
 
 if TYPE_CHECKING:
     from cnnrnn_tf.evaluation.calibration import Calibration
-    from cnnrnn_tf.serving.signatures import TaggedImage
+    from cnnrnn_tf.serving.tagged_image import TaggedImage
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")

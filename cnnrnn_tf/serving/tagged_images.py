@@ -2,27 +2,13 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import tensorflow as tf
 
+from cnnrnn_tf.serving.tagged_image import TaggedImage
+
 SERVING_DEFAULT = "serving_default"
 TAG_GIVEN = "tag_given"
-
-
-@dataclass(frozen=True)
-class TaggedImage:
-    """One image's row of a Tagger's answer, without the padding."""
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    step_probabilities: tuple[float, ...]
-    path_probability: float
-    error: str = ""
-
-    @property
-    def valid(self):
-        return not self.error
 
 
 def tag_files(

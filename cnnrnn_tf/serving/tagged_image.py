@@ -1,0 +1,18 @@
+"""A row of an answer enters, from wherever a Tagger ran; TaggedImage holds it. Imports nothing heavy."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaggedImage:
+    """One image's row of a Tagger's answer, without the padding."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    step_probabilities: tuple[float, ...]
+    path_probability: float
+    error: str = ""
+
+    @property
+    def valid(self):
+        return not self.error
