@@ -9,24 +9,20 @@ probability: the marginal, calibrated on 8,278 hold-out images (T 1.31); step: t
 
 from __future__ import annotations
 
-import glob
-import json
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cnnrnn_tf.commands.tagged_images import Report, find_images, tag_paths
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
 if TYPE_CHECKING:
-    from cnnrnn_tf.evaluation.calibration import Calibration
     from cnnrnn_tf.serving.tagged_image import TaggedImage
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
@@ -61,55 +57,22 @@ class Predict:
         paths, problems = find_images(self.images)
         tagger, vocabulary = _load_tagger(self.model)
         given = _read_given(self.given, vocabulary, tagger.max_length)
-        report = _Report(as_json=self.json, given=given, calibration=tagger.calibration)
-        for word, reason in problems:
-            report.add_problem(word, reason)
-        for path, image in _tag(tagger, paths, given, self.batch_size):
+        calibration = tagger.calibration
+        word = "marginal" if calibration is None else "probability"
+        report = Report(self.json, given, word, facts={"calibrated": calibration is not None})
+        for problem in problems:
+            report.add_problem(*problem)
+        for path, image in tag_paths(paths, lambda files: _tag(tagger, files, given, self.batch_size)):
             report.add(path, image)
-        if not report.tagged:
-            raise UserError(f"none of {report.num_problems} could be tagged; each line above says why")
-        report.end()
+        status = report.exit_status()
+        if calibration is not None and not self.json:
+            print(
+                f"probability: the marginal, calibrated on {calibration.num_images:,} hold-out images "
+                f"(T {calibration.temperature:.2f}); step: the softmax when emitted"
+            )
         if self.save_grid is not None:
             _save_grid(self.save_grid, report.tagged)
-        return 1 if report.num_problems else 0
-
-
-def find_images(words: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Returns the files that words on a command line mean, each once, and what is wrong with the other words.
-
-    Args:
-        words: files, folders or patterns. A folder means the files directly in it that are named like images.
-
-    Returns:
-        paths: in the order of the words, sorted within a folder or a pattern.
-        problems: (word, reason).
-
-    Raises:
-        UserError: there are no words.
-    """
-    words = list(words)
-    if not words:
-        raise UserError("no images: name files, folders or patterns such as 'photos/*.jpg' after the model")
-    paths, problems = {}, []
-    for word in words:
-        found, reason = _find_files(word)
-        paths.update(dict.fromkeys(found))
-        if not found:
-            problems.append((word, reason))
-    return list(paths), problems
-
-
-def _find_files(word: str) -> tuple[list[Path], str]:
-    path = Path(word)
-    if path.is_file():
-        return [path], ""
-    if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.is_file())
-        return [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES], "no images in this folder"
-    if glob.has_magic(word):
-        files = sorted(Path(each) for each in glob.glob(word))
-        return [each for each in files if each.is_file()], "no file matches"
-    return [], "no such file"
+        return status
 
 
 def _load_tagger(path: Path):
@@ -147,86 +110,17 @@ def _read_given(text: str, vocabulary, max_length: int) -> list[str]:
     return given
 
 
-def _tag(tagger, paths, given, batch_size) -> Iterator[tuple[Path, TaggedImage]]:
+def _tag(tagger, files: Iterator[bytes], given: list[str], batch_size: int) -> Iterator[TaggedImage]:
+    """What libjpeg prints of a damaged file would stand beside the line that tells of it: it is silenced."""
     from cnnrnn_tf.serving.signatures import tag_files
 
-    reasons = {}
-
-    def read(path):
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            reasons[path] = error.strerror
-            return b""
-
-    images = _advance_silently(tag_files(tagger, map(read, paths), given, batch_size))
-    for path, image in zip(paths, images, strict=True):
-        yield path, replace(image, error=reasons.get(path, image.error))
-
-
-def _advance_silently(images: Iterator[TaggedImage]) -> Iterator[TaggedImage]:
-    """What libjpeg prints of a damaged file would stand beside the line that tells of it."""
+    images = tag_files(tagger, files, given, batch_size)
     while True:
         with silence_native_stderr():
             image = next(images, None)
         if image is None:
             return
         yield image
-
-
-class _Report:
-    """Prints each answer as it comes, and counts."""
-
-    def __init__(self, as_json: bool, given: list[str], calibration: Calibration | None):
-        self.tagged: list[tuple[Path, TaggedImage]] = []
-        self.num_problems = 0
-        self._as_json = as_json
-        self._given = given
-        self._calibration = calibration
-
-    def add(self, path: Path, image: TaggedImage) -> None:
-        if not image.valid:
-            self.add_problem(str(path), image.error)
-            return
-        self.tagged.append((path, image))
-        if self._as_json:
-            calibrated = self._calibration is not None
-            _print_json({"image": str(path), **asdict(image), "calibrated": calibrated})
-        else:
-            word = "marginal" if self._calibration is None else "probability"
-            print("\n".join(_format(path, image, self._given, word)))
-
-    def end(self) -> None:
-        """Says what the probabilities are, where they are not the marginals."""
-        found = self._calibration
-        if found is not None and not self._as_json:
-            print(
-                f"probability: the marginal, calibrated on {found.num_images:,} hold-out images "
-                f"(T {found.temperature:.2f}); step: the softmax when emitted"
-            )
-
-    def add_problem(self, word: str, reason: str) -> None:
-        self.num_problems += 1
-        if self._as_json:
-            _print_json({"image": word, "error": reason})
-        else:
-            print(f"{word}: {reason}", file=sys.stderr)
-
-
-def _print_json(row: dict) -> None:
-    print(json.dumps(row, ensure_ascii=False))
-
-
-def _format(path: Path, image: TaggedImage, given: list[str], word: str) -> Iterator[str]:
-    """The lines of one image; `word` is what its probabilities are called."""
-    num_labels = len(image.labels)
-    count = "no labels" if not num_labels else "1 label" if num_labels == 1 else f"{num_labels} labels"
-    yield f"{path}: {count}, path probability {image.path_probability:.3g}"
-    width = max(map(len, image.labels), default=0)
-    rows = zip(image.labels, image.probabilities, image.step_probabilities, strict=True)
-    for name, probability, step in rows:
-        known = "   given" if name in given else ""
-        yield f"  {name:<{width}}  {word} {probability:.3f}   step {step:.3f}{known}"
 
 
 def _save_grid(path: Path, tagged: list[tuple[Path, TaggedImage]]) -> None:

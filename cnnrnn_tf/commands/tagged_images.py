@@ -1,0 +1,150 @@
+"""Words of a command line enter; the files that they mean leave, and what is printed of each when tagged.
+
+`cnnrnn predict` has the model in its own process, `cnnrnn client` on a server; both read and print alike.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfrecords.errors import UserError
+
+if TYPE_CHECKING:
+    from cnnrnn_tf.serving.tagged_image import TaggedImage
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
+
+
+def find_images(words: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Returns the files that words on a command line mean, each once, and what is wrong with the other words.
+
+    Args:
+        words: files, folders or patterns. A folder means the files directly in it that are named like images.
+
+    Returns:
+        paths: in the order of the words, sorted within a folder or a pattern.
+        problems: (word, reason).
+
+    Raises:
+        UserError: there are no words.
+    """
+    words = list(words)
+    if not words:
+        raise UserError("no images: name files, folders or patterns such as 'photos/*.jpg' after the model")
+    paths, problems = {}, []
+    for word in words:
+        found, reason = _find_files(word)
+        paths.update(dict.fromkeys(found))
+        if not found:
+            problems.append((word, reason))
+    return list(paths), problems
+
+
+def tag_paths(
+    paths: Iterable[Path], tag: Callable[[Iterator[bytes]], Iterator[TaggedImage]]
+) -> Iterator[tuple[Path, TaggedImage]]:
+    """Tags files as they are read; one that cannot be read is told as such.
+
+    Args:
+        paths: the files.
+        tag: takes the files' content and yields a row for each, in order.
+    """
+    paths, reasons = list(paths), {}
+
+    def read(path):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            reasons[path] = error.strerror
+            return b""
+
+    for path, image in zip(paths, tag(map(read, paths)), strict=True):
+        yield path, replace(image, error=reasons.get(path, image.error))
+
+
+class Report:
+    """Prints each answer as it comes, and counts."""
+
+    def __init__(
+        self,
+        as_json: bool,
+        given: Sequence[str] = (),
+        word: str = "probability",
+        facts: Mapping | None = None,
+    ):
+        """Prints nothing yet.
+
+        Args:
+            as_json: whether to print a line of JSON an image.
+            given: labels to mark as given.
+            word: what the probabilities are called.
+            facts: what else is in the JSON of every image that has labels.
+        """
+        self.tagged: list[tuple[Path, TaggedImage]] = []
+        self.num_problems = 0
+        self._as_json = as_json
+        self._given = given
+        self._word = word
+        self._facts = facts or {}
+
+    def add(self, path: Path, image: TaggedImage) -> None:
+        if not image.valid:
+            self.add_problem(str(path), image.error)
+            return
+        self.tagged.append((path, image))
+        if self._as_json:
+            _print_json({"image": str(path), **asdict(image), **self._facts})
+        else:
+            print("\n".join(_format(path, image, self._given, self._word)))
+
+    def add_problem(self, word: str, reason: str) -> None:
+        self.num_problems += 1
+        if self._as_json:
+            _print_json({"image": word, "error": reason})
+        else:
+            print(f"{word}: {reason}", file=sys.stderr)
+
+    def exit_status(self) -> int:
+        """0, or 1 if some file has no labels.
+
+        Raises:
+            UserError: none has.
+        """
+        if not self.tagged:
+            raise UserError(f"none of {self.num_problems} could be tagged; each line above says why")
+        return 1 if self.num_problems else 0
+
+
+def _find_files(word: str) -> tuple[list[Path], str]:
+    path = Path(word)
+    if path.is_file():
+        return [path], ""
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.is_file())
+        return [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES], "no images in this folder"
+    if glob.has_magic(word):
+        files = sorted(Path(each) for each in glob.glob(word))
+        return [each for each in files if each.is_file()], "no file matches"
+    return [], "no such file"
+
+
+def _print_json(row: dict) -> None:
+    print(json.dumps(row, ensure_ascii=False))
+
+
+def _format(path: Path, image: TaggedImage, given: list[str], word: str) -> Iterator[str]:
+    """The lines of one image; `word` is what its probabilities are called."""
+    num_labels = len(image.labels)
+    count = "no labels" if not num_labels else "1 label" if num_labels == 1 else f"{num_labels} labels"
+    yield f"{path}: {count}, path probability {image.path_probability:.3g}"
+    width = max(map(len, image.labels), default=0)
+    rows = zip(image.labels, image.probabilities, image.step_probabilities, strict=True)
+    for name, probability, step in rows:
+        known = "   given" if name in given else ""
+        yield f"  {name:<{width}}  {word} {probability:.3f}   step {step:.3f}{known}"
