@@ -32,7 +32,7 @@ PROJECT = ("tfrecords/**/*.py", "cnnrnn_tf/**/*.py", "train.py")
 MODULE_NAME = re.compile(r"(?:cnnrnn_tf|tfrecords)(?:\.\w+)+(?=:\w+$|$)")
 
 FREE_OF_TENSORFLOW = ("tfrecords.schema", "cnnrnn_tf.config", "cnnrnn_tf.commands.__main__", "train")
-SUBCOMMANDS = {"predict", "tag", "check", "export", "evaluate", "audit", "compare"}
+SUBCOMMANDS = {"predict", "tag", "check", "export", "evaluate", "audit", "client", "compare"}
 
 
 def find_violations(root: Path) -> list[str]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "cnnrnn tag": ("-m", "cnnrnn_tf.commands", "tag"),
     "cnnrnn evaluate": ("-m", "cnnrnn_tf.commands", "evaluate"),
     "cnnrnn check": ("-m", "cnnrnn_tf.commands", "check"),
+    "cnnrnn client": ("-m", "cnnrnn_tf.commands", "client"),
     "cnnrnn compare": ("-m", "cnnrnn_tf.commands", "compare"),
     "cnnrnn audit": ("-m", "cnnrnn_tf.commands", "audit"),
 }

@@ -6,6 +6,7 @@ cnnrnn evaluate runs/demo/<time>
 cnnrnn audit --published
 cnnrnn export runs/demo/<time>
 cnnrnn check runs/demo/<time>/export
+cnnrnn client --url http://localhost:8501 photo.jpg
 cnnrnn compare --dataset scenes
 
 No module of this package imports TensorFlow before a command runs, so that `--help` answers at once.
@@ -20,6 +21,7 @@ import tyro
 
 from cnnrnn_tf.commands.audit import Audit
 from cnnrnn_tf.commands.check import Check
+from cnnrnn_tf.commands.client import Client
 from cnnrnn_tf.commands.compare import Compare
 from cnnrnn_tf.commands.evaluate import Evaluate
 from cnnrnn_tf.commands.export import Export
@@ -35,6 +37,7 @@ COMMANDS = {
     "audit": Audit,
     "export": Export,
     "check": Check,
+    "client": Client,
     "compare": Compare,
 }
 

@@ -1,0 +1,71 @@
+"""A server's URL and image files enter; each image's labels leave, as TensorFlow Serving gives them.
+
+cnnrnn client --url http://localhost:8501 photos
+photos/1.jpg: 2 labels, path probability 0.31
+  sky     probability 0.982   step 0.951
+  clouds  probability 0.544   step 0.480
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from cnnrnn_tf.commands.tagged_images import Report, find_images, tag_paths
+
+OPTIONS = ("beam_size", "min_length", "max_length", "threshold")
+
+
+@dataclass
+class Client:
+    """Tag images with an export that TensorFlow Serving runs.
+
+    The answers are those of `cnnrnn predict` on the same export. Exit status 1 if some file is no image, 2 if
+    none is, or the server does not answer.
+    """
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")] = ()
+    """Files, folders (the images directly in them) or patterns such as 'photos/*.jpg'."""
+    url: str = "http://localhost:8501"
+    """Where the server is: http://host:8501 (REST), or grpc://host:8500 (gRPC, which takes
+    `pip install 'cnnrnn-tf[serving]'`)."""
+    model: str = "tagger"
+    """The name that the server knows the model by (MODEL_NAME)."""
+    version: int | None = None
+    """Of the model; without it the server takes the highest."""
+    given: str = ""
+    """Labels known to hold for every image, joined by commas: sky,clouds."""
+    beam_size: int | None = None
+    """Candidate paths; this and the three below stay as exported where they are not named."""
+    min_length: int | None = None
+    """The fewest labels of an image."""
+    max_length: int | None = None
+    """The most labels of an image."""
+    threshold: float | None = None
+    """Labels with a probability below this are left out."""
+    timeout_s: float = 60.0
+    """Seconds that the server may leave a request unanswered."""
+    retries: int = 3
+    """How often to try again where there is no server, or a busy one, after 0.5 s, 1 s, 2 s at most."""
+    batch_size: int = 32
+    """Images in a request; not more than the server's max_batch_size."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one line of JSON an image."""
+
+    def run(self) -> int:
+        from cnnrnn_tf.serving import client
+
+        paths, problems = find_images(self.images)
+        server = client.Client(
+            self.url, self.model, self.version, self.timeout_s, self.retries, batch_size=self.batch_size
+        )
+        given = [name.strip() for name in self.given.split(",") if name.strip()]
+        options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        report = Report(self.json, given)
+        for problem in problems:
+            report.add_problem(*problem)
+        for path, image in tag_paths(paths, lambda files: server.tag_each(files, given, options)):
+            report.add(path, image)
+        return report.exit_status()

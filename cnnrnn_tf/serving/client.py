@@ -1,0 +1,217 @@
+"""Image files enter; their labels leave, as a server's TensorFlow Serving gives them.
+
+    client = Client("http://localhost:8501", model="tagger")
+    for image in client.tag([Path("photo.jpg").read_bytes()]):
+        print(image.labels, image.error)
+
+A URL that begins with grpc:// means gRPC (extra [serving]); REST imports neither gRPC nor TensorFlow.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from cnnrnn_tf.serving.rest_transport import RestTransport
+from cnnrnn_tf.serving.tagged_image import TaggedImage
+from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
+from tfrecords.errors import UserError
+
+__all__ = ["Client", "ServerUnavailable", "ServingError"]
+
+AS_EXPORTED = -1  # what signature `tag` takes for an option that keeps its value of the export
+_MAX_BATCH_BYTES = 64 << 20
+_GIVEN_MULTIPLE = 16
+
+
+class Client:
+    """A tagger behind TensorFlow Serving. Threads may share it."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str = "tagger",
+        version: int | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+        first_wait_s: float = 0.5,
+        batch_size: int = 32,
+    ):
+        """Connects to nothing yet.
+
+        Args:
+            url: http://host:8501 (REST), or grpc://host:8500 or host:8500 (gRPC).
+            model: the name that the server knows the model by.
+            version: its number; None for the server's choice, the highest.
+            timeout_s: seconds that the server may leave one request unanswered. A request that took longer is
+                not sent again: the server may be busy with it still.
+            retries: how often a request is sent again that found no server, or one that is overloaded or
+                restarting (503, 429, UNAVAILABLE, RESOURCE_EXHAUSTED). Tagging changes nothing on the server,
+                so sending twice does no harm.
+            first_wait_s: seconds before the first of these; each further wait is twice as long, and each is
+                shortened at random by up to half, so that many clients do not come back at once.
+            batch_size: images in a request, at most; fewer if they are large. Not above the server's
+                max_batch_size.
+
+        Raises:
+            UserError: the URL is of neither kind, a number is out of range, or gRPC is not installed.
+        """
+        for is_fine, message in (
+            (timeout_s > 0, f"timeout_s {timeout_s}: expected more than 0"),
+            (retries >= 0, f"retries {retries}: expected 0 or more"),
+            (batch_size >= 1, f"batch_size {batch_size}: expected 1 or more"),
+        ):
+            if not is_fine:
+                raise UserError(message)
+        self._model, self._version, self._batch_size = model, version, batch_size
+        self._retries, self._first_wait_s = retries, first_wait_s
+        self._transport = _make_transport(url, timeout_s)
+
+    def tag(
+        self,
+        files: Iterable[bytes],
+        given: Sequence[str] = (),
+        *,
+        beam_size: int | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        threshold: float | None = None,
+    ) -> list[TaggedImage]:
+        """Tags image files.
+
+        Args:
+            files: the content of each file.
+            given: names of labels that all images are known to have.
+            beam_size: candidate paths; None, here and below, for what the export was made with.
+            min_length: the fewest labels of an image.
+            max_length: the most labels of an image.
+            threshold: labels with a probability below are left out.
+
+        Returns:
+            A TaggedImage for each file, in order. One that cannot be decoded says so in its `error`.
+
+        Raises:
+            ServerUnavailable: no server, or no free one, after all retries.
+            ServingError: the server refuses the request or does not answer in time.
+            UserError: given labels and an option at once: no signature takes both.
+        """
+        options = _read_options(beam_size, min_length, max_length, threshold)
+        return list(self.tag_each(files, given, options))
+
+    def tag_each(
+        self, files: Iterable[bytes], given: Sequence[str] = (), options: Mapping[str, float] | None = None
+    ) -> Iterator[TaggedImage]:
+        """Does what `tag` does batch by batch, reading no further ahead; `options` by name."""
+        signature, settings = _choose_signature(given, options or {})
+        for batch in _batch(files, self._batch_size):
+            inputs = {"image_bytes": batch} | {name: [value] * len(batch) for name, value in settings.items()}
+            rows = self.call(signature, inputs)
+            if len(rows) != len(batch):
+                raise ServingError(f"{len(rows)} rows came back for {len(batch)} images: no tagger of ours")
+            yield from map(_read_row, rows)
+
+    def call(self, signature: str, inputs: Mapping[str, Sequence]) -> list[dict]:
+        """Runs any signature of the export on one batch, with retries.
+
+        Args:
+            signature: its name: "scores", "embed", "tag_given"...
+            inputs: {input name: a value a row}: bytes, text, numbers or lists of them, alike in all rows.
+
+        Returns:
+            {output name: value} for each row.
+
+        Raises:
+            ServingError: see `tag`.
+        """
+        for wait_s in self._waits():
+            try:
+                return self._transport.predict(self._model, self._version, signature, inputs)
+            except ServerUnavailable as error:
+                if wait_s is None:
+                    attempts = f"; tried {self._retries + 1} times" if self._retries else ""
+                    raise ServerUnavailable(f"{error}{attempts}") from None
+                time.sleep(wait_s)
+
+    def _waits(self):
+        """Seconds to wait after each attempt that fails; None after the last."""
+        for i in range(self._retries):
+            yield self._first_wait_s * 2**i * random.uniform(0.5, 1)
+        yield None
+
+
+def _make_transport(url, timeout_s):
+    scheme, _, rest = url.rpartition("://")
+    parts = urlsplit(f"{scheme or 'grpc'}://{rest}")
+    try:
+        is_complete = bool(parts.hostname) and (parts.port is not None or scheme in ("http", "https"))
+    except ValueError:  # a port that is no number
+        is_complete = False
+    if not is_complete or parts.scheme not in ("http", "https", "grpc") or parts.query or parts.fragment:
+        raise UserError(f"URL {url!r}: expected http://host:8501 (REST) or grpc://host:8500 (gRPC)")
+    if parts.scheme != "grpc":
+        return RestTransport(url, timeout_s)
+    from cnnrnn_tf.serving.grpc_transport import GrpcTransport
+
+    return GrpcTransport(parts.netloc, timeout_s)
+
+
+def _read_options(beam_size, min_length, max_length, threshold):
+    options = {
+        "beam_size": beam_size,
+        "min_length": min_length,
+        "max_length": max_length,
+        "threshold": threshold,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _choose_signature(given, options):
+    """Returns its name, and the value of each further input, the same for all images."""
+    if given and options:
+        raise UserError(f"given labels and {', '.join(options)}: no signature takes both; leave out one")
+    if given:
+        return "tag_given", {"given": _pad_given(given)}
+    if options:
+        kept = dict.fromkeys(("beam_size", "min_length", "max_length"), AS_EXPORTED)
+        # JSON and gRPC alike tell a whole number from a real one.
+        return "tag", kept | {"threshold": 0.0} | {**options, "threshold": float(options.get("threshold", 0))}
+    return "serving_default", {}
+
+
+def _pad_given(given):
+    """Makes all requests equally wide, mostly, and begins with "".
+
+    A server that joins requests needs rows of one width, or is told to pad them (pad_variable_length_inputs);
+    then it pads with the first value of the request, which as a name would be given to all of its rows.
+    """
+    names = ["", *given]
+    return names + [""] * (-len(names) % _GIVEN_MULTIPLE)
+
+
+def _batch(files, batch_size):
+    batch, num_bytes = [], 0
+    for file in files:
+        if batch and num_bytes + len(file) > _MAX_BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(file)
+        num_bytes += len(file)
+        if len(batch) == batch_size:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _read_row(row):
+    try:
+        places = slice(0, row["num_labels"])
+        return TaggedImage(
+            labels=tuple(row["labels"][places]),
+            probabilities=tuple(row["probabilities"][places]),
+            step_probabilities=tuple(row["step_probabilities"][places]),
+            path_probability=row["path_probability"],
+            error=row["error"],
+        )
+    except KeyError as error:
+        raise ServingError(f"the model answers without {error}: it is no export of `cnnrnn export`") from None
