@@ -1,0 +1,182 @@
+"""One export, one answer: in Python, a TF1 session, the C API, REST and gRPC; alone, and with anything else.
+
+REST and gRPC are those of the stand-in, which runs the export in TensorFlow's C library; see its docstring.
+"""
+
+import concurrent.futures
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from served_model import Batcher, ServerError
+from serving_stand_in import start_stand_in
+from tiny_model import VOCABULARY, make_model, make_photograph
+
+from cnnrnn_tf.config import DecodingConfig
+from cnnrnn_tf.serving import client as client_module
+from cnnrnn_tf.serving import grpc_transport
+from cnnrnn_tf.serving.client import Client
+from cnnrnn_tf.serving.export import export, load_export
+from cnnrnn_tf.serving.fresh_process import C_API, TF1, run_calls
+from cnnrnn_tf.serving.signatures import tag_files
+
+GOOD = [
+    make_photograph(seed, kind) for seed, kind in enumerate(["JPEG", "PNG", "GIF", "BMP", "JPEG", "JPEG"])
+]
+HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xff\xff\0\0\xff\xff\x08\2\0\0\0"
+BAD = [b"", b"not an image", GOOD[0][:300], GOOD[1][:-40], HUGE, b"\xff\xd8\xff" + b"\0" * 50]
+FILES = [file for pair in zip(GOOD, BAD, strict=True) for file in pair]
+GIVEN = [["boat"], ["été", "car"]]
+BATCH_SIZES = (1, 3, 8)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("same") / "export"
+    return export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), folder)
+
+
+@pytest.fixture(scope="module")
+def loaded(version):
+    return load_export(version)
+
+
+@pytest.fixture(scope="module")
+def alone(loaded):
+    """Each file's answer in Python, tagged alone."""
+    answers = list(tag_files(loaded, FILES, batch_size=1))
+    assert [answer.valid for answer in answers] == [True, False] * len(GOOD)
+    assert len({answer.labels for answer in answers if answer.valid}) > 2
+    return answers
+
+
+@pytest.fixture(scope="module")
+def stand_in(version):
+    with start_stand_in(version) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def batching_stand_in(version):
+    """Joins up to 8 rows, waits a second for them, and pads narrow ones: as docs/serving/batching.config."""
+    options = {
+        "max_batch_size": 8,
+        "batch_timeout_s": 1.0,
+        "allowed_batch_sizes": [2, 8],
+        "pad_variable_length_inputs": True,
+    }
+    with start_stand_in(version, "--batching", json.dumps(options)) as running:
+        yield running
+
+
+def expect_same(answers, expected):
+    answers = list(answers)
+    assert [(each.labels, each.error) for each in answers] == [(each.labels, each.error) for each in expected]
+    for first, second in zip(answers, expected, strict=True):
+        for key in ("probabilities", "step_probabilities", "path_probability"):
+            np.testing.assert_allclose(getattr(first, key), getattr(second, key), rtol=1e-4, atol=1e-6)
+
+
+def cut(rows, size):
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_python_gives_the_same_in_any_batch(loaded, alone, batch_size):
+    expect_same(tag_files(loaded, FILES, batch_size=batch_size), alone)
+
+
+@pytest.mark.parametrize("runner", [C_API, TF1], ids=["C API", "TF1"])
+def test_the_loaders_of_a_server_give_the_same_in_any_batch(version, alone, runner):
+    batches = [batch for size in BATCH_SIZES for batch in cut(FILES, size)]
+    calls = [("serving_default", {"image_bytes": np.array(batch, object)}) for batch in batches]
+    rows = [row for outputs in run_calls(runner, version, calls)["calls"] for row in read_rows(outputs)]
+    expect_same(rows, alone * len(BATCH_SIZES))
+
+
+def read_rows(outputs):
+    return map(client_module._read_row, grpc_transport._read_rows(outputs))
+
+
+@pytest.mark.parametrize("transport", ["rest_url", "grpc_url"])
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_a_client_is_given_the_same_in_any_batch(stand_in, alone, transport, batch_size):
+    expect_same(Client(getattr(stand_in, transport), batch_size=batch_size).tag(FILES), alone)
+
+
+def test_concurrent_requests_that_a_server_joins_are_answered_as_if_alone(batching_stand_in, alone):
+    before = len(batching_stand_in.read_log()["batch_sizes"])
+    clients = [
+        Client(url, retries=0, batch_size=1)
+        for url in (batching_stand_in.rest_url, batching_stand_in.grpc_url)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(len(FILES)) as pool:
+        answers = pool.map(lambda i: clients[i // 2 % 2].tag([FILES[i]])[0], range(len(FILES)))
+        expect_same(answers, alone)
+    assert batching_stand_in.read_log()["batch_sizes"][before:] == [8, 8]  # 8, and 4 filled up to 8
+
+
+def test_given_labels_of_joined_requests_stay_with_their_own_rows(batching_stand_in, loaded):
+    expected = [next(tag_files(loaded, [GOOD[0]], given)) for given in GIVEN]
+    sent = [GIVEN[0], GIVEN[1] * 10]  # repetitions say nothing; so many make the client's rows wider
+    client = Client(batching_stand_in.rest_url, retries=0)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda given: client.tag([GOOD[0]], given)[0], sent))
+    expect_same(answers, expected)
+    assert expected[0].labels != expected[1].labels
+
+
+def test_a_run_that_fails_fails_every_request_that_was_joined():
+    """The stand-in's rule, as the server's: why a bad file must cost its row, and no more."""
+
+    def run(inputs):
+        if b"bad" in inputs["image_bytes"].tolist():
+            raise ServerError("INVALID_ARGUMENT", "undecodable")
+        return inputs
+
+    def ask(file):
+        try:
+            return batcher.run({"image_bytes": np.array([file], object)})["image_bytes"].tolist()
+        except ServerError as error:
+            return error.message
+
+    batcher = Batcher(run, max_batch_size=3, batch_timeout_s=5, allowed_batch_sizes=[3])
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(ask, [b"1", b"2", b"3"])) == [[b"1"], [b"2"], [b"3"]]
+        assert list(pool.map(ask, [b"1", b"bad", b"3"])) == ["undecodable"] * 3
+
+
+@pytest.mark.parametrize("pads", [False, True])
+def test_a_server_that_joins_given_labels_of_other_widths_fails_or_gives_them_to_other_rows(pads):
+    """Why a client begins `given` with "", and makes requests equally wide."""
+    options = {"batch_timeout_s": 5, "allowed_batch_sizes": [3], "pad_variable_length_inputs": pads}
+
+    def join(*requests):
+        batcher = Batcher(lambda inputs: inputs, max_batch_size=3, **options)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            arrays = [np.array(rows, object) for rows in requests]
+            return [
+                found["given"].tolist()
+                for found in pool.map(lambda rows: batcher.run({"given": rows}), arrays)
+            ]
+
+    carelessly = [["boat"], [""]], [["sky", "sea"]]
+    if pads:
+        assert join(*carelessly) == [[["boat", "boat"], ["", "boat"]], [["sky", "sea"]]]  # not what was asked
+    else:
+        with pytest.raises(ServerError, match="different shapes and padding is turned off"):
+            join(*carelessly)
+    ours = [
+        [client_module._pad_given(names) for names in rows] for rows in ([["boat"], []], [["sky", "sea"]])
+    ]
+    assert join(*ours) == ours
+
+
+def test_what_a_client_adds_to_given_labels_says_nothing(loaded):
+    tag_given = loaded.signatures["tag_given"]
+    files = tf.constant([GOOD[0]])
+    plain = tag_given(image_bytes=files, given=tf.constant([["boat", "car"]]))
+    padded = tag_given(image_bytes=files, given=tf.constant([client_module._pad_given(["boat", "car"])]))
+    for key, value in plain.items():
+        np.testing.assert_array_equal(value, padded[key])
