@@ -71,7 +71,7 @@ clean:
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,beam,tfds]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,beam,tfds,serving]'
 	@touch $@
 
 # tensorflow-addons has no wheel for a later Python than 3.11, and cannot be imported beside Keras 3.
