@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from serving_stand_in import start_stand_in
 from tiny_model import VOCABULARY, make_model, make_photograph
 
@@ -137,6 +138,42 @@ def test_options_go_to_signature_tag_a_value_a_row_and_what_is_not_named_stays_a
         ("m", 3, "serving_default", {"image_bytes": [b"1"]}),
     ]
     assert isinstance(client._transport.requests[0][3]["threshold"][0], float)
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory):
+    """A stand-in over an export whose labels are the options that it was asked with."""
+    whole, real = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
+    files = tf.TensorSpec([None], tf.string, name="image_bytes")
+
+    @tf.function(input_signature=[files, whole, whole, whole, real])
+    def tag(image_bytes, beam_size, min_length, max_length, threshold):
+        words = [tf.strings.as_string(each) for each in (beam_size, min_length, max_length)]
+        labels = tf.stack([*words, tf.strings.as_string(threshold, precision=2)], axis=1)
+        num_images = tf.shape(image_bytes)[0]
+        return {
+            "labels": labels,
+            "probabilities": tf.zeros(tf.shape(labels)),
+            "step_probabilities": tf.zeros(tf.shape(labels)),
+            "num_labels": tf.fill([num_images], 4),
+            "path_probability": tf.zeros([num_images]),
+            "error": image_bytes,
+        }
+
+    module = tf.Module()
+    module.tag = tag
+    path = tmp_path_factory.mktemp("echo") / "1"
+    tf.saved_model.save(module, str(path), {"tag": tag})
+    with start_stand_in(path) as running:
+        yield running
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_options_arrive_as_whole_and_real_numbers_and_text_that_is_no_utf_8_comes_back(echo, transport):
+    client = Client(getattr(echo, transport))
+    images = client.tag([b"a", b"\xffb"], beam_size=7, max_length=3, threshold=0.25)
+    assert [image.labels for image in images] == [("7", "-1", "3", "0.25")] * 2
+    assert [image.error for image in images] == ["a", "\ufffdb"]
 
 
 def test_given_labels_are_sent_as_wide_as_others_and_begin_with_nothing():
