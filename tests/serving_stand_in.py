@@ -197,10 +197,18 @@ class RestHandler(BaseHTTPRequestHandler):
         return {"outputs": to_columns(outputs)}
 
 
+class RestServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A client that hung up is no fault of the server's."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve_rest(model, faults, port):
     RestHandler.model, RestHandler.faults = model, faults
-    server = ThreadingHTTPServer(("127.0.0.1", port), RestHandler)
-    server.daemon_threads = True
+    server = RestServer(("127.0.0.1", port), RestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port
 

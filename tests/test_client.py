@@ -224,7 +224,7 @@ def test_a_server_that_does_not_answer_is_given_up_and_not_asked_again(connect, 
         ServingError, match=r"no answer from \S+ within 0.3 s: send fewer images at once, or wait"
     ):
         connect(timeout_s=0.3).tag(PHOTOGRAPHS[:1])
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 4
     assert count() == 1
 
 

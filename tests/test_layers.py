@@ -31,7 +31,13 @@ HEIGHTS = {layer: height for height, layers in enumerate(PICTURE) for layer in l
 PROJECT = ("tfrecords/**/*.py", "cnnrnn_tf/**/*.py", "train.py")
 MODULE_NAME = re.compile(r"(?:cnnrnn_tf|tfrecords)(?:\.\w+)+(?=:\w+$|$)")
 
-FREE_OF_TENSORFLOW = ("tfrecords.schema", "cnnrnn_tf.config", "cnnrnn_tf.commands.__main__", "train")
+FREE_OF_TENSORFLOW = (
+    "tfrecords.schema",
+    "cnnrnn_tf.config",
+    "cnnrnn_tf.serving.client",
+    "cnnrnn_tf.commands.__main__",
+    "train",
+)
 SUBCOMMANDS = {"predict", "tag", "check", "export", "evaluate", "audit", "client", "compare"}
 
 

@@ -59,11 +59,11 @@ def stand_in(version):
 
 @pytest.fixture(scope="module")
 def batching_stand_in(version):
-    """Joins up to 8 rows, waits a second for them, and pads narrow ones: as docs/serving/batching.config."""
+    """Joins 8 rows, waits long for them, and pads narrow ones: as docs/serving/batching.config."""
     options = {
         "max_batch_size": 8,
-        "batch_timeout_s": 1.0,
-        "allowed_batch_sizes": [2, 8],
+        "batch_timeout_s": 30,
+        "allowed_batch_sizes": [8],
         "pad_variable_length_inputs": True,
     }
     with start_stand_in(version, "--batching", json.dumps(options)) as running:
@@ -107,24 +107,25 @@ def test_a_client_is_given_the_same_in_any_batch(stand_in, alone, transport, bat
 
 def test_concurrent_requests_that_a_server_joins_are_answered_as_if_alone(batching_stand_in, alone):
     before = len(batching_stand_in.read_log()["batch_sizes"])
-    clients = [
-        Client(url, retries=0, batch_size=1)
-        for url in (batching_stand_in.rest_url, batching_stand_in.grpc_url)
-    ]
-    with concurrent.futures.ThreadPoolExecutor(len(FILES)) as pool:
-        answers = pool.map(lambda i: clients[i // 2 % 2].tag([FILES[i]])[0], range(len(FILES)))
-        expect_same(answers, alone)
-    assert batching_stand_in.read_log()["batch_sizes"][before:] == [8, 8]  # 8, and 4 filled up to 8
+    sent = [*range(len(FILES)), *range(4)]  # two full batches: none waits for more
+    urls = (batching_stand_in.rest_url, batching_stand_in.grpc_url)
+    clients = [Client(url, retries=0, batch_size=1) for url in urls]
+    with concurrent.futures.ThreadPoolExecutor(len(sent)) as pool:
+        answers = pool.map(lambda i: clients[i // 2 % 2].tag([FILES[i]])[0], sent)
+        expect_same(answers, [alone[i] for i in sent])
+    assert batching_stand_in.read_log()["batch_sizes"][before:] == [8, 8]
 
 
 def test_given_labels_of_joined_requests_stay_with_their_own_rows(batching_stand_in, loaded):
-    expected = [next(tag_files(loaded, [GOOD[0]], given)) for given in GIVEN]
+    expected = [list(tag_files(loaded, GOOD[:4], given)) for given in GIVEN]
+    before = len(batching_stand_in.read_log()["batch_sizes"])
     sent = [GIVEN[0], GIVEN[1] * 10]  # repetitions say nothing; so many make the client's rows wider
     client = Client(batching_stand_in.rest_url, retries=0)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda given: client.tag([GOOD[0]], given)[0], sent))
-    expect_same(answers, expected)
-    assert expected[0].labels != expected[1].labels
+        first, second = pool.map(lambda given: client.tag(GOOD[:4], given), sent)
+    assert batching_stand_in.read_log()["batch_sizes"][before:] == [8]
+    expect_same(first + second, expected[0] + expected[1])
+    assert any("été" not in image.labels for image in first)
 
 
 def test_a_run_that_fails_fails_every_request_that_was_joined():
