@@ -36,7 +36,7 @@ OPTIONS = [  # of each row, and its error
     (4, 2, 1, 0.0, b"min_length 2: expected 0 to 1"),
     (4, 0, 4, 0.0, b"max_length 4: expected 1 to 3"),
     (4, 0, 3, np.nan, b"threshold nan: expected 0 to 1"),
-    (4, -1, 3, 0.0, b"min_length -1: expected 0 to 3"),
+    (4, -2, 3, 0.0, b"min_length -2: expected 0 to 3"),
     (4, 0, 3, 1.25, b"threshold 1.25: expected 0 to 1"),
     (4, 0, 3, 0.0, b"empty"),
     (99, 0, 3, 0.0, b"not an image"),  # the file's fault is told first

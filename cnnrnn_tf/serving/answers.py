@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cnnrnn_tf.evaluation.calibration import UNSEEN
 from cnnrnn_tf.model.beam_search import rank_labels
+from cnnrnn_tf.serving.tagged_image import AS_EXPORTED
 from tfrecords.errors import UserError
 
 DEFAULT_MAX_BEAM_SIZE = 10
@@ -22,9 +23,9 @@ class Options(NamedTuple):
     """How to search, row by row."""
 
     beam_size: tf.Tensor
-    """<int32>[batch], 1 to `Answers.max_beam_size`."""
+    """<int32>[batch], 1 to `Answers.max_beam_size`; -1, for the lengths too, for the configured number."""
     min_length: tf.Tensor
-    """<int32>[batch], 0 to `max_length`."""
+    """<int32>[batch], 0 to `max_length`; the configured number is lowered to it."""
     max_length: tf.Tensor
     """<int32>[batch], 1 to `Answers.max_length`."""
     threshold: tf.Tensor
@@ -52,6 +53,7 @@ class Answers:
             calibration.check_vocabulary(vocabulary)
         self.calibration = calibration
         self.max_length = decoding.max_length or model.max_path_length
+        self._beam_size, self._min_length = decoding.beam_size, decoding.min_length
         self.max_beam_size = _choose_max_beam_size(max_beam_size, decoding.beam_size)
         self.feature_size = model.backbone.feature_size
         self._names = vocabulary.names
@@ -87,6 +89,7 @@ class Answers:
     def find_chosen_paths(self, features, errors, options):
         """As `find_paths`, searched with each row's own `Options`; one out of bounds is the row's error."""
         _check_rows(features, **options._asdict())
+        options = self._fill_in(options)
         errors = _join_errors(errors, self._check_options(options))
         is_good = errors == ""
         beam_size = tf.where(is_good, options.beam_size, 1)
@@ -190,6 +193,14 @@ class Answers:
         )
         faults = tf.where(num_given > self.max_length, too_many, "")
         return is_given, tf.where(tf.reduce_any(is_unknown, axis=1), unknown, faults)
+
+    def _fill_in(self, options):
+        """Returns `Options` with the configured numbers for what is `AS_EXPORTED`."""
+        beam_size, min_length, max_length, threshold = options
+        beam_size = tf.where(beam_size == AS_EXPORTED, self._beam_size, beam_size)
+        max_length = tf.where(max_length == AS_EXPORTED, self.max_length, max_length)
+        min_length = tf.where(min_length == AS_EXPORTED, tf.minimum(self._min_length, max_length), min_length)
+        return Options(beam_size, min_length, max_length, threshold)
 
     def _check_options(self, options):
         """Returns <string>[batch]: the first option that is out of its bounds, and what they are."""

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from cnnrnn_tf.serving.rest_transport import RestTransport
-from cnnrnn_tf.serving.tagged_image import TaggedImage
+from cnnrnn_tf.serving.tagged_image import AS_EXPORTED, TaggedImage
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
 from tfrecords.errors import UserError
 
 __all__ = ["Client", "ServerUnavailable", "ServingError"]
 
-AS_EXPORTED = -1  # what signature `tag` takes for an option that keeps its value of the export
 _MAX_BATCH_BYTES = 64 << 20
 _GIVEN_MULTIPLE = 16
 

@@ -119,7 +119,8 @@ class Tagger(tf.Module):
 
         Args:
             image_bytes: <string>[batch], as in `serving_default`.
-            beam_size: <int32>[batch], 1 (greedy) to `max_beam_size`.
+            beam_size: <int32>[batch], 1 (greedy) to `max_beam_size`; -1, for the lengths too, for what the
+                export was made with.
             min_length: <int32>[batch], the fewest labels on a path, 0 to `max_length`.
             max_length: <int32>[batch], the most labels on a path, 1 to M.
             threshold: <float32>[batch], 0 to 1: labels of the path whose probability is below are left out. 0

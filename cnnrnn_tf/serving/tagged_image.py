@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+AS_EXPORTED = -1  # what signature `tag` takes for an option that keeps its value of the export
+
 
 @dataclass(frozen=True)
 class TaggedImage:
