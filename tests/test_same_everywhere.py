@@ -3,14 +3,18 @@
 REST and gRPC are those of the stand-in, which runs the export in TensorFlow's C library; see its docstring.
 """
 
+import base64
 import concurrent.futures
 import json
+import urllib.request
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from served_model import Batcher, ServerError
 from serving_stand_in import start_stand_in
+from tensorflow_serving.apis import classification_pb2, prediction_service_pb2_grpc
 from tiny_model import VOCABULARY, make_model, make_photograph
 
 from cnnrnn_tf.config import DecodingConfig
@@ -34,7 +38,7 @@ BATCH_SIZES = (1, 3, 8)
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):
     folder = tmp_path_factory.mktemp("same") / "export"
-    return export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), folder)
+    return export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, min_length=1, max_length=3), folder)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,9 @@ def stand_in(version):
         yield running
 
 
+TRANSPORTS = pytest.mark.parametrize("transport", ["rest_url", "grpc_url"])
+
+
 @pytest.fixture(scope="module")
 def batching_stand_in(version):
     """Joins 8 rows, waits long for them, and pads narrow ones: as docs/serving/batching.config."""
@@ -71,7 +78,7 @@ def batching_stand_in(version):
 
 
 def expect_same(answers, expected):
-    answers = list(answers)
+    answers, expected = list(answers), list(expected)
     assert [(each.labels, each.error) for each in answers] == [(each.labels, each.error) for each in expected]
     for first, second in zip(answers, expected, strict=True):
         for key in ("probabilities", "step_probabilities", "path_probability"):
@@ -99,10 +106,57 @@ def read_rows(outputs):
     return map(client_module._read_row, grpc_transport._read_rows(outputs))
 
 
-@pytest.mark.parametrize("transport", ["rest_url", "grpc_url"])
+@TRANSPORTS
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_a_client_is_given_the_same_in_any_batch(stand_in, alone, transport, batch_size):
     expect_same(Client(getattr(stand_in, transport), batch_size=batch_size).tag(FILES), alone)
+
+
+@TRANSPORTS
+def test_options_that_a_client_does_not_name_stay_as_exported(stand_in, loaded, alone, transport):
+    def tag(beam_size, min_length, max_length, threshold):
+        whole = {"beam_size": beam_size, "min_length": min_length, "max_length": max_length}
+        inputs = {name: tf.constant([value] * len(FILES)) for name, value in whole.items()}
+        inputs |= {"image_bytes": tf.constant(FILES), "threshold": tf.constant([threshold] * len(FILES))}
+        outputs = loaded.signatures["tag"](**inputs)
+        return read_rows({name: tensor.numpy() for name, tensor in outputs.items()})
+
+    client = Client(getattr(stand_in, transport))
+    expect_same(client.tag(FILES, threshold=0.0), alone)
+    expect_same(client.tag(FILES, beam_size=1), tag(1, 1, 3, 0.0))
+    expect_same(client.tag(FILES, min_length=3), tag(4, 3, 3, 0.0))
+    expect_same(client.tag(FILES, max_length=1, threshold=0.5), tag(4, 1, 1, 0.5))
+    (image,) = client.tag(GOOD[:1], beam_size=99)
+    assert image.error == "beam_size 99: expected 1 to 10"
+
+
+@TRANSPORTS
+def test_scores_and_embeddings_are_python_s(stand_in, loaded, transport):
+    client = Client(getattr(stand_in, transport))
+    for signature, name in (("scores", "scores"), ("embed", "embedding")):
+        expected = loaded.signatures[signature](image_bytes=tf.constant(FILES))
+        rows = client.call(signature, {"image_bytes": FILES})
+        np.testing.assert_allclose([row[name] for row in rows], expected[name], rtol=1e-4, atol=1e-6)
+        assert [row["error"] for row in rows] == [each.decode() for each in expected["error"].numpy()]
+
+
+def test_the_classify_api_answers_with_the_path_s_labels_by_rest_and_grpc(stand_in, alone):
+    examples = [{"image/encoded": {"b64": base64.b64encode(file).decode()}} for file in FILES]
+    body = json.dumps({"signature_name": "classify", "examples": examples}).encode()
+    url = f"{stand_in.rest_url}/v1/models/tagger:classify"
+    with urllib.request.urlopen(url, body, timeout=60) as response:
+        by_rest = [[name for name, _ in row] for row in json.load(response)["results"]]
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "tagger", "classify"
+    for file in FILES:
+        feature = request.input.example_list.examples.add().features.feature["image/encoded"]
+        feature.bytes_list.value.append(file)
+    with grpc.insecure_channel(stand_in.grpc_url.removeprefix("grpc://")) as channel:
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        rows = service.Classify(request, timeout=60).result.classifications
+    by_grpc = [[each.label for each in row.classes] for row in rows]
+    assert [tuple(name for name in row if name) for row in by_rest] == [image.labels for image in alone]
+    assert by_rest == by_grpc
 
 
 def test_concurrent_requests_that_a_server_joins_are_answered_as_if_alone(batching_stand_in, alone):
