@@ -284,8 +284,8 @@ def test_a_proxy_s_page_is_one_line_and_a_port_of_the_other_kind_is_told(stand_i
 
 
 def test_the_command_prints_what_predict_prints(stand_in, export_dir, photos, monkeypatch, capsys):
-    loaded = predict._load_tagger(export_dir)
-    monkeypatch.setattr(predict, "_load_tagger", lambda path: loaded)
+    loaded = predict.load_tagger(export_dir)
+    monkeypatch.setattr(predict, "load_tagger", lambda path: loaded)
     for flags in ([], ["--given", "boat, car"]):
         assert main(["predict", str(export_dir), str(photos), *flags]) == 0
         predicted = capsys.readouterr().out.replace("marginal", "probability")

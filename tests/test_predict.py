@@ -49,13 +49,13 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(run_dir):
-    return predict._load_tagger(run_dir)
+    return predict.load_tagger(run_dir)
 
 
 @pytest.fixture
 def quick(monkeypatch, loaded):
     """The run is loaded once for all tests of what is printed."""
-    monkeypatch.setattr(predict, "_load_tagger", lambda path: loaded)
+    monkeypatch.setattr(predict, "load_tagger", lambda path: loaded)
 
 
 def run_json(capsys, *words, status=0):

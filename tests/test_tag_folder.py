@@ -20,7 +20,7 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 
 from cnnrnn_tf.commands import predict, tag
 from cnnrnn_tf.commands.__main__ import main
-from cnnrnn_tf.commands.predict import IMAGE_SUFFIXES
+from cnnrnn_tf.commands.tagged_images import IMAGE_SUFFIXES
 from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving import tag_output as tag_output_module
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
@@ -444,8 +444,8 @@ def test_a_folder_without_images_is_a_mistake_and_leaves_no_rows(tmp_path):
 @pytest.fixture
 def quick(monkeypatch, loaded):
     """The model is made once for all tests of the command."""
-    monkeypatch.setattr(tag, "_load_tagger", lambda path: loaded)
-    monkeypatch.setattr(predict, "_load_tagger", lambda path: loaded)
+    monkeypatch.setattr(tag, "load_tagger", lambda path: loaded)
+    monkeypatch.setattr(predict, "load_tagger", lambda path: loaded)
     monkeypatch.setattr(tag, "hash_model", lambda path: "a" * 64)
 
 

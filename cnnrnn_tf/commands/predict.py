@@ -55,8 +55,8 @@ class Predict:
         if self.save_grid is not None and self.save_grid.suffix.lower() not in GRID_SUFFIXES:
             raise UserError(f"--save-grid {self.save_grid}: expected {', '.join(GRID_SUFFIXES)}")
         paths, problems = find_images(self.images)
-        tagger, vocabulary = _load_tagger(self.model)
-        given = _read_given(self.given, vocabulary, tagger.max_length)
+        tagger, vocabulary = load_tagger(self.model)
+        given = read_given(self.given, vocabulary, tagger.max_length)
         calibration = tagger.calibration
         word = "marginal" if calibration is None else "probability"
         report = Report(self.json, given, word, facts={"calibrated": calibration is not None})
@@ -75,7 +75,7 @@ class Predict:
         return status
 
 
-def _load_tagger(path: Path):
+def load_tagger(path: Path):
     """Returns what `tag_files` takes, made from a run or an export, and its vocabulary."""
     if (path / "config.json").is_file():
         return _load_run_tagger(path)
@@ -102,7 +102,7 @@ def _load_run_tagger(path: Path):
     return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
 
 
-def _read_given(text: str, vocabulary, max_length: int) -> list[str]:
+def read_given(text: str, vocabulary, max_length: int) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     given = [vocabulary.names[i] for i in sorted({vocabulary.id(name) for name in names})]
     if len(given) > max_length:

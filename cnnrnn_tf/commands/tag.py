@@ -24,7 +24,8 @@ from typing import Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.predict import IMAGE_SUFFIXES, _load_tagger, _read_given
+from cnnrnn_tf.commands.predict import load_tagger, read_given
+from cnnrnn_tf.commands.tagged_images import IMAGE_SUFFIXES
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
@@ -74,11 +75,11 @@ class Tag:
 
     def _run_here(self) -> int:
         _check_folder(self.folder)
-        tagger, vocabulary = _load_tagger(self.model)
+        tagger, vocabulary = load_tagger(self.model)
         from cnnrnn_tf.serving.tag_folder import tag_folder
         from cnnrnn_tf.serving.tag_output import open_output
 
-        given = _read_given(self.given, vocabulary, tagger.max_length)
+        given = read_given(self.given, vocabulary, tagger.max_length)
         made_of = {"model": hash_model(self.model), "--given": given, "FOLDER": os.path.realpath(self.folder)}
         shown = self.progress or sys.stderr.isatty()
         with open_output(Path(self.out), made_of, self.overwrite) as output, _show_progress(shown) as bar:
@@ -112,7 +113,7 @@ class Tag:
             from cnnrnn_tf.serving.tag_beam import tag_by_beam
 
         export = load_export(self.model)
-        given = _read_given(self.given, export.vocabulary, export.max_length)
+        given = read_given(self.given, export.vocabulary, export.max_length)
         num_images, errors = tag_by_beam(
             str(export.path.absolute()),
             self.folder,
