@@ -128,7 +128,6 @@ def beam_search(
     """
     _check_sizes(num_labels, beam_size, max_length, min_length, length_penalty)
     rules = make_rules(
-        batch_size,
         num_labels,
         max_length,
         min_length,
@@ -155,10 +154,9 @@ def beam_search(
         survivors, last, parents = _extend(search.live, extensions, num_labels, time)
         survivors = _keep(survivors, is_place)
         has_ended = last == num_labels
-        candidates = _admit(search.candidates, _keep(survivors, has_ended), is_place, length_penalty)
-        live = _stop_finished(
-            _keep(survivors, ~has_ended), candidates, is_place, rules.max_length, length_penalty
-        )
+        ended, live = _keep(survivors, has_ended), _keep(survivors, ~has_ended)
+        candidates = _admit(search.candidates, ended, is_place, num_labels, length_penalty)
+        live = _stop_finished(live, candidates, is_place, rules.max_length, num_labels, length_penalty)
         label_log_probs = search.label_log_probs
         if with_step_probs:
             highest = tf.math.unsorted_segment_max(softmax, image_rows, batch_size)
@@ -171,22 +169,26 @@ def beam_search(
             new=new,
             state=tf.nest.flatten(state),
             label_log_probs=label_log_probs,
-            num_steps=search.num_steps + tf.cast(_is_searching(search), tf.int32),
+            num_steps=search.num_steps + tf.cast(_are_live(search.live), tf.int32),
         )
 
     start = _start(initial_state, batch_size, num_labels, beam_size, max_length)
     any_size = tf.nest.map_structure(lambda field: tf.TensorShape([None, *field.shape[1:]]), start)
     _, search = tf.while_loop(
-        cond=lambda time, search: tf.reduce_any(_is_searching(search)),
+        cond=lambda time, search: tf.reduce_any(search.live.log_probs > _NEVER),
         body=advance,
         loop_vars=(tf.constant(0), start),
         shape_invariants=(tf.TensorShape([]), any_size),
         maximum_iterations=max_length + 1,
     )
-    candidates = _blank_free_places(search.candidates, num_labels)
+    tokens, token_log_probs = _read_candidates(search.candidates, num_labels)
+    log_probs = search.candidates.log_probs
     return BeamResult(
-        *candidates,
-        marginals=_marginals(candidates, num_labels),
+        tokens=tokens,
+        lengths=tf.math.count_nonzero(tokens < num_labels, axis=2, dtype=tf.int32),
+        log_probs=log_probs,
+        token_log_probs=token_log_probs,
+        marginals=_marginals(tokens, log_probs, num_labels),
         step_probs=_exponentiate(search.label_log_probs[:, :-1]) if with_step_probs else None,
         num_steps=search.num_steps,
     )
@@ -214,10 +216,9 @@ def rank_labels(result: BeamResult) -> tf.Tensor:
 class _Paths(NamedTuple):
     """Places for paths; one whose log-probability is -inf is free, and its other fields mean nothing."""
 
-    tokens: tf.Tensor  # <int32>[batch, places, max_length], padded with END
-    lengths: tf.Tensor  # <int32>[batch, places]
     log_probs: tf.Tensor  # <float32>[batch, places]
-    token_log_probs: tf.Tensor  # <float32>[batch, places, max_length], padded with 0
+    # Each token and its log-probability, padded with END and 0; in one tensor, for they move together.
+    labels: tf.Tensor  # <float32>[batch, places, max_length, 2]
 
 
 class _Search(NamedTuple):
@@ -227,9 +228,7 @@ class _Search(NamedTuple):
     candidates: _Paths  # best first
     last: tf.Tensor  # <int32>[batch, beam]: the token that the next step reads
     parents: tf.Tensor  # <int32>[batch, beam]: the row of the path that each live path extends
-    new: (
-        tf.Tensor
-    )  # <bool>[rows, labels + 1]: the labels that are not on a row's path; END never is among them
+    new: tf.Tensor  # <bool>[rows, labels + 1]: the labels that are not on a row's path; never END
     state: list[tf.Tensor]  # what `step` returned
     label_log_probs: tf.Tensor  # <float32>[batch, labels + 1]
     num_steps: tf.Tensor  # <int32>[batch]
@@ -238,10 +237,8 @@ class _Search(NamedTuple):
 def _start(initial_state, batch_size, num_labels: int, beam_size, max_length: int) -> _Search:
     """One live path of no labels and probability 1 for each image; all other places are free."""
     nothing = _Paths(
-        tokens=tf.fill([batch_size, beam_size, max_length], num_labels),
-        lengths=tf.zeros([batch_size, beam_size], tf.int32),
         log_probs=tf.fill([batch_size, beam_size], _NEVER),
-        token_log_probs=tf.zeros([batch_size, beam_size, max_length]),
+        labels=tf.broadcast_to(tf.constant([num_labels, 0.0]), [batch_size, beam_size, max_length, 2]),
     )
     is_first = tf.range(beam_size) == 0
     return _Search(
@@ -271,18 +268,13 @@ class _Extensions(NamedTuple):
 def _find_extensions(softmax: tf.Tensor, allowed: Allowed, beam_size, renormalise: bool) -> _Extensions:
     end_log_probs = softmax[:, -1:]
     is_number = ~tf.math.is_nan(end_log_probs)  # one NaN among the scores makes all of a row's NaN
-    any_label = allowed.any_label[:, tf.newaxis] & is_number
+    any_label = tf.reshape(allowed.any_label, [-1, 1]) & is_number
+    end = tf.reshape(allowed.end, [-1, 1]) & is_number
     pruned = tf.where(allowed.labels, softmax, _NEVER)
     num_labels = softmax.shape[-1] - 1
     num_best = min(beam_size, num_labels) if isinstance(beam_size, int) else tf.minimum(beam_size, num_labels)
     best, tokens = tf.math.top_k(pruned, k=num_best)
-    log_probs = tf.concat(
-        [
-            tf.where(any_label, best, _NEVER),
-            tf.where(allowed.end[:, tf.newaxis] & is_number, end_log_probs, _NEVER),
-        ],
-        axis=1,
-    )
+    log_probs = tf.concat([tf.where(any_label, best, _NEVER), tf.where(end, end_log_probs, _NEVER)], axis=1)
     if renormalise:
         every = tf.concat([tf.where(any_label, pruned, _NEVER), log_probs[:, -1:]], axis=1)
         total = tf.reduce_logsumexp(every, axis=1, keepdims=True)
@@ -306,51 +298,60 @@ def _extend(
     chosen = parents * num_extensions + chosen % num_extensions
     last = tf.gather(_flatten(extensions.tokens), chosen)
     added = tf.gather(_flatten(extensions.log_probs), chosen)
-    is_here = tf.range(live.tokens.shape[-1]) == time
-    is_label = last < num_labels
-    survivors = _Paths(
-        tokens=tf.where(is_here, last[..., tf.newaxis], _take(live.tokens, places)),
-        lengths=time + tf.cast(is_label, tf.int32),
-        log_probs=log_probs,
-        token_log_probs=tf.where(
-            is_here & is_label[..., tf.newaxis], added[..., tf.newaxis], _take(live.token_log_probs, places)
-        ),
-    )
+    added = tf.where(last < num_labels, added, 0.0)
+    label = tf.stack([tf.cast(last, tf.float32), added], axis=-1)[:, :, tf.newaxis]
+    is_here = (tf.range(live.labels.shape[2]) == time)[:, tf.newaxis]
+    survivors = _Paths(log_probs, tf.where(is_here, label, _take(live.labels, places)))
     return survivors, last, parents
 
 
-def _admit(candidates: _Paths, ended: _Paths, is_place: tf.Tensor | None, length_penalty: float) -> _Paths:
+def _admit(
+    candidates: _Paths, ended: _Paths, is_place: tf.Tensor | None, num_labels: int, length_penalty: float
+) -> _Paths:
     """Returns the best N of the candidates and the newly ended paths, N of each image's own."""
     both = _Paths(*(tf.concat(parts, axis=1) for parts in zip(candidates, ended, strict=True)))
-    scores = _score(both.log_probs, both.lengths, length_penalty)
+    scores = _score(both, num_labels, length_penalty)
     places = tf.math.top_k(scores, k=_count_places(candidates)).indices
     return _keep(_Paths(*(_take(field, places) for field in both)), is_place)
 
 
 def _stop_finished(
-    live: _Paths, candidates: _Paths, is_place: tf.Tensor | None, max_length: tf.Tensor, length_penalty: float
+    live: _Paths,
+    candidates: _Paths,
+    is_place: tf.Tensor | None,
+    max_length: tf.Tensor,
+    num_labels: int,
+    length_penalty: float,
 ) -> _Paths:
     """Frees the live places of images whose C is full of paths that no live path can overtake.
 
     A log-probability can only fall, so no live path can come to score more than its present log-probability
     would at the maximum length. Without a live path nothing of an image changes any more: it is frozen.
     """
-    bound = _score(tf.reduce_max(live.log_probs, axis=1), max_length, length_penalty)
-    scores = _score(candidates.log_probs, candidates.lengths, length_penalty)
+    bound = _penalise(tf.reduce_max(live.log_probs, axis=1), max_length, length_penalty)
+    scores = _score(candidates, num_labels, length_penalty)
     if is_place is not None:
         scores = tf.where(is_place, scores, float("inf"))
     worst = tf.reduce_min(scores, axis=1)  # -inf unless C is full
     return _keep(live, (bound >= worst)[:, tf.newaxis])
 
 
-def _score(log_probs: tf.Tensor, num_labels: tf.Tensor, length_penalty: float) -> tf.Tensor:
+def _score(paths: _Paths, num_labels: int, length_penalty: float) -> tf.Tensor:
+    if not length_penalty:
+        return paths.log_probs
+    lengths = tf.math.count_nonzero(paths.labels[..., 0] < num_labels, axis=2, dtype=tf.int32)
+    return _penalise(paths.log_probs, lengths, length_penalty)
+
+
+def _penalise(log_probs: tf.Tensor, lengths: tf.Tensor, length_penalty: float) -> tf.Tensor:
     if not length_penalty:
         return log_probs
-    return log_probs / tf.cast(num_labels + 1, tf.float32) ** length_penalty
+    return log_probs / tf.cast(lengths + 1, tf.float32) ** length_penalty
 
 
-def _is_searching(search: _Search) -> tf.Tensor:
-    return tf.reduce_any(search.live.log_probs > _NEVER, axis=1)  # [batch]
+def _are_live(live: _Paths) -> tf.Tensor:
+    """Returns <bool>[batch]: whose search goes on."""
+    return tf.reduce_any(live.log_probs > _NEVER, axis=1)
 
 
 def _keep(paths: _Paths, condition: tf.Tensor | None) -> _Paths:
@@ -371,13 +372,13 @@ def _flatten(field: tf.Tensor) -> tf.Tensor:
     return tf.reshape(field, [-1])
 
 
-def _blank_free_places(candidates: _Paths, num_labels: int) -> _Paths:
-    is_path = candidates.log_probs > _NEVER
-    return _Paths(
-        tokens=tf.where(is_path[..., tf.newaxis], candidates.tokens, num_labels),
-        lengths=tf.where(is_path, candidates.lengths, 0),
-        log_probs=candidates.log_probs,
-        token_log_probs=tf.where(is_path[..., tf.newaxis], candidates.token_log_probs, 0.0),
+def _read_candidates(candidates: _Paths, num_labels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns tokens and token_log_probs as `BeamResult` has them; what a free place holds means nothing."""
+    is_path = (candidates.log_probs > _NEVER)[..., tf.newaxis]
+    tokens, token_log_probs = tf.unstack(candidates.labels, axis=-1)
+    return (
+        tf.where(is_path, tf.cast(tokens, tf.int32), num_labels),
+        tf.where(is_path, token_log_probs, 0.0),
     )
 
 
@@ -385,9 +386,9 @@ def _exponentiate(log_probs: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_nan(log_probs), 0.0, tf.exp(log_probs))
 
 
-def _marginals(candidates: _Paths, num_labels: int) -> tf.Tensor:
-    shares = tf.nn.softmax(candidates.log_probs)  # NaN without candidates, but then all tokens are END
-    return tf.minimum(_sum_over_candidates(shares, candidates.tokens, num_labels), 1.0)
+def _marginals(tokens: tf.Tensor, log_probs: tf.Tensor, num_labels: int) -> tf.Tensor:
+    shares = tf.nn.softmax(log_probs)  # NaN without candidates, but then all tokens are END
+    return tf.minimum(_sum_over_candidates(shares, tokens, num_labels), 1.0)
 
 
 def _sum_over_candidates(weights: tf.Tensor, tokens: tf.Tensor, num_labels: int) -> tf.Tensor:

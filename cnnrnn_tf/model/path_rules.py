@@ -17,8 +17,8 @@ from tfrecords.errors import UserError
 class Rules(NamedTuple):
     """What paths may not do, as tensors; None where there is no such rule."""
 
-    min_length: tf.Tensor  # <int32>[batch]
-    max_length: tf.Tensor  # <int32>[batch]
+    min_length: tf.Tensor  # <int32>[] or [batch]
+    max_length: tf.Tensor  # <int32>[] or [batch]
     given: tf.Tensor | None  # <bool>[batch, labels + 1]
     rank: tf.Tensor | None  # <int32>[labels + 1]
     prefix: tf.Tensor | None  # <int32>[batch, max_length + 1]
@@ -26,7 +26,6 @@ class Rules(NamedTuple):
 
 
 def make_rules(
-    batch_size,
     num_labels: int,
     max_length: int,
     min_length,
@@ -44,8 +43,8 @@ def make_rules(
     _check_known_labels(num_labels, max_length, given, given_in_order, prefix, prefix_lengths)
     row_max_length = max_length if row_max_length is None else row_max_length
     return Rules(
-        min_length=_spread(min_length, batch_size),
-        max_length=tf.clip_by_value(_spread(row_max_length, batch_size), 0, max_length),
+        min_length=tf.cast(min_length, tf.int32),
+        max_length=tf.clip_by_value(tf.cast(row_max_length, tf.int32), 0, max_length),
         given=None if given is None else tf.pad(tf.cast(given, tf.bool), [[0, 0], [0, 1]]),
         rank=None if given_in_order is None else tf.pad(tf.cast(given_in_order, tf.int32), [[0, 1]]),
         prefix=None if prefix is None else _pad_prefix(prefix, max_length),
@@ -54,25 +53,27 @@ def make_rules(
 
 
 def take_rows(rules: Rules, image_rows: tf.Tensor) -> Rules:
-    """Returns the rules of each row's image."""
+    """Returns the rules of each row's image; what holds for all images stays as it is."""
+    of_images = rules._replace(rank=None)._asdict()
     of_rows = {
-        name: None if field is None else tf.gather(field, image_rows)
-        for name, field in rules._asdict().items()
+        name: tf.gather(field, image_rows)
+        for name, field in of_images.items()
+        if field is not None and field.shape.rank
     }
-    return Rules(**of_rows | {"rank": rules.rank})
+    return rules._replace(**of_rows)
 
 
 class Allowed(NamedTuple):
     """What may follow each live path."""
 
     labels: tf.Tensor  # <bool>[rows, labels + 1], END's column False
-    any_label: tf.Tensor  # <bool>[rows]: False where the path is full, whatever `labels` says
-    end: tf.Tensor  # <bool>[rows]
+    any_label: tf.Tensor  # <bool>[] or [rows]: False where the path is full, whatever `labels` says
+    end: tf.Tensor  # <bool>[] or [rows]
 
 
 def allow(rules: Rules, time: tf.Tensor, new: tf.Tensor) -> Allowed:
     """Returns what may follow the live paths, which have `time` labels each and lack the labels `new`."""
-    places = rules.max_length - time  # [rows]
+    places = rules.max_length - time  # [] or [rows]
     labels, end = new, time >= rules.min_length
     if rules.given is not None:
         missing = rules.given & new
@@ -94,11 +95,6 @@ def allow(rules: Rules, time: tf.Tensor, new: tf.Tensor) -> Allowed:
 def one_hot(tokens: tf.Tensor, depth: int) -> tf.Tensor:
     """<bool>[..., depth]: True at each token's place; nowhere for what is none."""
     return tf.one_hot(tokens, depth, on_value=True, off_value=False)
-
-
-def _spread(value: int | tf.Tensor, batch_size: int | tf.Tensor) -> tf.Tensor:
-    """Returns <int32>[batch] of one value for all images or one an image."""
-    return tf.broadcast_to(tf.cast(value, tf.int32), [batch_size])
 
 
 def _pad_prefix(prefix: tf.Tensor, max_length: int) -> tf.Tensor:

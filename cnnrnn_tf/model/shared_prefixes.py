@@ -21,7 +21,7 @@ class PrefixStates(NamedTuple):
     """The states of the distinct prefixes of one step, and whose they are."""
 
     prefix: tf.Tensor
-    """<int32>[rows]: the place of each path's prefix in `states`."""
+    """<int64>[rows]: the place of each path's prefix in `states`."""
     states: list[tf.Tensor]
     """The cell's state, <float>[prefixes, ...] each."""
 
@@ -41,13 +41,13 @@ class SharedPrefixStep:
         self._projected = projected
         self._input_table = decoder.tabulate_inputs() if input_table is None else input_table
         self._num_tokens = decoder.num_labels + 2
-        self.initial_state = PrefixStates(tf.zeros([1], tf.int32), decoder.initial_state())
+        self.initial_state = PrefixStates(tf.zeros([1], tf.int64), decoder.initial_state())
 
     def __call__(self, tokens, parents, state, image_rows):
         """Returns scores <float32>[rows, labels + 1] and the new PrefixStates; see `beam_search`."""
         decoder, cell = self._decoder, self._decoder.cell
-        pairs = tf.cast(tf.gather(state.prefix, parents), tf.int64) * self._num_tokens
-        pairs, prefix = tf.unique(pairs + tf.cast(tokens, tf.int64))
+        pairs = tf.gather(state.prefix, parents) * self._num_tokens + tf.cast(tokens, tf.int64)
+        pairs, prefix = tf.unique(pairs, out_idx=tf.int64)
         before, token = pairs // self._num_tokens, pairs % self._num_tokens
         extended, place = tf.unique(before)  # a prefix may be followed by several labels
         products = cell.project_state([tf.gather(leaf, extended) for leaf in state.states])
