@@ -39,6 +39,7 @@ from addons import ours
 
 from cnnrnn_tf.data.sequences import encode_paths, order_ranks
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
+from cnnrnn_tf.model.decoder import DecoderTables
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood
 
 LABELS = (81, 1000)
@@ -116,13 +117,13 @@ def ask(peer, case: str, runs: int) -> dict[str, list[float]]:
 
 
 def compile_search(model: CNNRNN, features: np.ndarray, beam_size: int) -> Callable:
-    """The search as an export runs it: the labels' inputs are a table, and rankings are not asked for."""
-    table = tf.Variable(model.decoder.tabulate_inputs())
+    """The search as an export runs it: with the decoder's tables, and without rankings of all labels."""
+    tables = DecoderTables(*map(tf.Variable, model.decoder.tabulate()))
     inputs = tf.constant(features)
 
     @tf.function(autograph=False)
     def search(features):
-        return model.decode(features, beam_size=beam_size, input_table=table, with_step_probs=False)
+        return model.decode(features, beam_size=beam_size, tables=tables, with_step_probs=False)
 
     return lambda: search(inputs)
 

@@ -149,7 +149,7 @@ class CNNRNN(keras.Model):
         renormalise: bool = False,
         length_penalty: float = 0.0,
         with_step_probs: bool = True,
-        input_table=None,
+        tables=None,
     ) -> BeamResult:
         """The most probable paths of each image, by beam search.
 
@@ -160,7 +160,7 @@ class CNNRNN(keras.Model):
             max_length: most labels on a path; `max_path_length` by default.
             beam_size, row_beam_size, min_length, row_max_length, prefix, prefix_lengths, renormalise,
                 length_penalty, with_step_probs: of `cnnrnn_tf.model.beam_search.beam_search`.
-            input_table: `decoder.tabulate_inputs()`, where it was kept from before; computed anew if None.
+            tables: `decoder.tabulate()`, where it was kept from before.
 
         Raises:
             UserError: an option out of range; or a prefix, and this model was trained on paths in one order.
@@ -171,7 +171,7 @@ class CNNRNN(keras.Model):
                 "otherwise; pass the labels as `given`"
             )
         projected = self.decoder.project(features, training=False)
-        step = SharedPrefixStep(self.decoder, projected, input_table)
+        step = SharedPrefixStep(self.decoder, projected, tables)
         return beam_search(
             step,
             step.initial_state,

@@ -6,6 +6,8 @@ and what the beam search steps through.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,6 +17,16 @@ from tfrecords.errors import UserError
 
 MAX_DEVIATIONS = 10.0
 """How far from its mean a standardised feature may be; what lies beyond is taken to lie there."""
+
+
+class DecoderTables(NamedTuple):
+    """What decoding would compute again and again: what tokens add, and where all paths begin."""
+
+    inputs: Any
+    """<float>[labels + 2, ...]: `cell.project_inputs` of each token."""
+    products: Any
+    """<float>[labels + 2, ...]: `cell.project_state` of the state after START and each label; at END's place
+    that of the state before START, at START's that of the state after it."""
 
 
 @keras.saving.register_keras_serializable(package="cnnrnn_tf")
@@ -157,6 +169,16 @@ class LabelDecoder(keras.Model):
         The vocabulary is small, and what `cell.project_inputs` makes of a label is the same at every step.
         """
         return self.cell.project_inputs(self.embed(ops.arange(self.num_labels + 2)))
+
+    def tabulate(self) -> DecoderTables:
+        """What decoding can look up, for whoever decodes often with the same weights."""
+        inputs = self.tabulate_inputs()
+        products = [self.cell.project_state(self.initial_state())]
+        _, state = self.cell.combine(inputs[-1:], products[0], self.initial_state())
+        products.append(self.cell.project_state(state))
+        labels = [ops.repeat(each, self.num_labels, axis=0) for each in (products[1], *state)]
+        _, states = self.cell.combine(inputs[: self.num_labels], labels[0], labels[1:])
+        return DecoderTables(inputs, ops.concatenate([self.cell.project_state(states), *products], axis=0))
 
     def initial_state(self):
         """The state before START of one path: a list of <float>[1, ...]."""
