@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn_tf.model.path_rules import Allowed, allow, make_rules, one_hot, require, take_rows
+from cnnrnn_tf.model.path_rules import Allowed, allow, make_rules, require, take_rows
 
 Step = Callable[[tf.Tensor, tf.Tensor, Any, tf.Tensor], tuple[tf.Tensor, Any]]
 
@@ -148,19 +148,18 @@ def beam_search(
         state = tf.nest.pack_sequence_as(initial_state, search.state)
         logits, state = step(tokens, parents, state, image_rows)
         softmax = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-        new = tf.gather(search.new, parents) & ~one_hot(tokens, num_labels + 1)
+        new = tf.gather(search.new, parents) & tf.one_hot(tokens, num_labels + 1, False, True)
         allowed = allow(take_rows(rules, image_rows), time, new)
         extensions = _find_extensions(softmax, allowed, beam_size, renormalise)
-        survivors, last, parents = _extend(search.live, extensions, num_labels, time)
+        survivors, last, parents = _extend(search.live, extensions, time)
         survivors = _keep(survivors, is_place)
         has_ended = last == num_labels
         ended, live = _keep(survivors, has_ended), _keep(survivors, ~has_ended)
         candidates = _admit(search.candidates, ended, is_place, num_labels, length_penalty)
         live = _stop_finished(live, candidates, is_place, rules.max_length, num_labels, length_penalty)
-        label_log_probs = search.label_log_probs
-        if with_step_probs:
-            highest = tf.math.unsorted_segment_max(softmax, image_rows, batch_size)
-            label_log_probs = tf.maximum(label_log_probs, highest)
+        highest = [
+            tf.math.unsorted_segment_max(softmax, image_rows, batch_size) for _ in search.label_log_probs
+        ]
         return time + 1, _Search(
             live=live,
             candidates=candidates,
@@ -168,18 +167,17 @@ def beam_search(
             parents=parents,
             new=new,
             state=tf.nest.flatten(state),
-            label_log_probs=label_log_probs,
+            label_log_probs=[*map(tf.maximum, search.label_log_probs, highest)],
             num_steps=search.num_steps + tf.cast(_are_live(search.live), tf.int32),
         )
 
-    start = _start(initial_state, batch_size, num_labels, beam_size, max_length)
+    start = _start(initial_state, batch_size, num_labels, beam_size, max_length, with_step_probs)
     any_size = tf.nest.map_structure(lambda field: tf.TensorShape([None, *field.shape[1:]]), start)
     _, search = tf.while_loop(
         cond=lambda time, search: tf.reduce_any(search.live.log_probs > _NEVER),
         body=advance,
         loop_vars=(tf.constant(0), start),
         shape_invariants=(tf.TensorShape([]), any_size),
-        maximum_iterations=max_length + 1,
     )
     tokens, token_log_probs = _read_candidates(search.candidates, num_labels)
     log_probs = search.candidates.log_probs
@@ -189,7 +187,7 @@ def beam_search(
         log_probs=log_probs,
         token_log_probs=token_log_probs,
         marginals=_marginals(tokens, log_probs, num_labels),
-        step_probs=_exponentiate(search.label_log_probs[:, :-1]) if with_step_probs else None,
+        step_probs=_exponentiate(search.label_log_probs[0][:, :-1]) if with_step_probs else None,
         num_steps=search.num_steps,
     )
 
@@ -217,7 +215,7 @@ class _Paths(NamedTuple):
     """Places for paths; one whose log-probability is -inf is free, and its other fields mean nothing."""
 
     log_probs: tf.Tensor  # <float32>[batch, places]
-    # Each token and its log-probability, padded with END and 0; in one tensor, for they move together.
+    # Each token and its log-probability, END's too, padded with END; in one tensor, for they move together.
     labels: tf.Tensor  # <float32>[batch, places, max_length, 2]
 
 
@@ -230,11 +228,11 @@ class _Search(NamedTuple):
     parents: tf.Tensor  # <int32>[batch, beam]: the row of the path that each live path extends
     new: tf.Tensor  # <bool>[rows, labels + 1]: the labels that are not on a row's path; never END
     state: list[tf.Tensor]  # what `step` returned
-    label_log_probs: tf.Tensor  # <float32>[batch, labels + 1]
+    label_log_probs: list[tf.Tensor]  # <float32>[batch, labels + 1], or nothing where nobody asks
     num_steps: tf.Tensor  # <int32>[batch]
 
 
-def _start(initial_state, batch_size, num_labels: int, beam_size, max_length: int) -> _Search:
+def _start(initial_state, batch_size, num_labels, beam_size, max_length, with_step_probs) -> _Search:
     """One live path of no labels and probability 1 for each image; all other places are free."""
     nothing = _Paths(
         log_probs=tf.fill([batch_size, beam_size], _NEVER),
@@ -248,7 +246,7 @@ def _start(initial_state, batch_size, num_labels: int, beam_size, max_length: in
         parents=tf.zeros([batch_size, beam_size], tf.int32),
         new=tf.range(num_labels + 1)[tf.newaxis] < num_labels,
         state=[tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(initial_state)],
-        label_log_probs=tf.fill([batch_size, num_labels + 1], _NEVER),
+        label_log_probs=[tf.fill([batch_size, num_labels + 1], _NEVER)] * with_step_probs,
         num_steps=tf.zeros([batch_size], tf.int32),
     )
 
@@ -266,25 +264,22 @@ class _Extensions(NamedTuple):
 
 
 def _find_extensions(softmax: tf.Tensor, allowed: Allowed, beam_size, renormalise: bool) -> _Extensions:
-    end_log_probs = softmax[:, -1:]
-    is_number = ~tf.math.is_nan(end_log_probs)  # one NaN among the scores makes all of a row's NaN
-    any_label = tf.reshape(allowed.any_label, [-1, 1]) & is_number
-    end = tf.reshape(allowed.end, [-1, 1]) & is_number
     pruned = tf.where(allowed.labels, softmax, _NEVER)
     num_labels = softmax.shape[-1] - 1
     num_best = min(beam_size, num_labels) if isinstance(beam_size, int) else tf.minimum(beam_size, num_labels)
     best, tokens = tf.math.top_k(pruned, k=num_best)
-    log_probs = tf.concat([tf.where(any_label, best, _NEVER), tf.where(end, end_log_probs, _NEVER)], axis=1)
+    log_probs = tf.concat([best, softmax[:, -1:]], axis=1)
+    is_allowed = tf.where(tf.range(num_best + 1) < num_best, allowed.any_label, allowed.end)
+    # NaN is greater than nothing; one among the scores makes all of a row's NaN.
+    log_probs = tf.where(is_allowed & (log_probs > _NEVER), log_probs, _NEVER)
     if renormalise:
-        every = tf.concat([tf.where(any_label, pruned, _NEVER), log_probs[:, -1:]], axis=1)
+        every = tf.concat([tf.where(allowed.any_label, pruned, _NEVER), log_probs[:, -1:]], axis=1)
         total = tf.reduce_logsumexp(every, axis=1, keepdims=True)
         log_probs -= tf.maximum(total, tf.float32.min)  # -inf - -inf would be NaN
     return _Extensions(log_probs, tf.pad(tokens, [[0, 0], [0, 1]], constant_values=num_labels))
 
 
-def _extend(
-    live: _Paths, extensions: _Extensions, num_labels: int, time: tf.Tensor
-) -> tuple[_Paths, tf.Tensor, tf.Tensor]:
+def _extend(live: _Paths, extensions: _Extensions, time: tf.Tensor) -> tuple[_Paths, tf.Tensor, tf.Tensor]:
     """Returns the best N extended paths, and of each its last token and its parent's row."""
     num_places, num_extensions = _count_places(live), tf.shape(extensions.tokens)[1]
     is_live = live.log_probs > _NEVER
@@ -298,7 +293,6 @@ def _extend(
     chosen = parents * num_extensions + chosen % num_extensions
     last = tf.gather(_flatten(extensions.tokens), chosen)
     added = tf.gather(_flatten(extensions.log_probs), chosen)
-    added = tf.where(last < num_labels, added, 0.0)
     label = tf.stack([tf.cast(last, tf.float32), added], axis=-1)[:, :, tf.newaxis]
     is_here = (tf.range(live.labels.shape[2]) == time)[:, tf.newaxis]
     survivors = _Paths(log_probs, tf.where(is_here, label, _take(live.labels, places)))
@@ -328,12 +322,12 @@ def _stop_finished(
     A log-probability can only fall, so no live path can come to score more than its present log-probability
     would at the maximum length. Without a live path nothing of an image changes any more: it is frozen.
     """
-    bound = _penalise(tf.reduce_max(live.log_probs, axis=1), max_length, length_penalty)
+    bound = _penalise(tf.reduce_max(live.log_probs, axis=1, keepdims=True), max_length, length_penalty)
     scores = _score(candidates, num_labels, length_penalty)
     if is_place is not None:
         scores = tf.where(is_place, scores, float("inf"))
-    worst = tf.reduce_min(scores, axis=1)  # -inf unless C is full
-    return _keep(live, (bound >= worst)[:, tf.newaxis])
+    worst = tf.reduce_min(scores, axis=1, keepdims=True)  # -inf unless C is full
+    return _keep(live, bound >= worst)
 
 
 def _score(paths: _Paths, num_labels: int, length_penalty: float) -> tf.Tensor:
@@ -374,12 +368,10 @@ def _flatten(field: tf.Tensor) -> tf.Tensor:
 
 def _read_candidates(candidates: _Paths, num_labels: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns tokens and token_log_probs as `BeamResult` has them; what a free place holds means nothing."""
-    is_path = (candidates.log_probs > _NEVER)[..., tf.newaxis]
     tokens, token_log_probs = tf.unstack(candidates.labels, axis=-1)
-    return (
-        tf.where(is_path, tf.cast(tokens, tf.int32), num_labels),
-        tf.where(is_path, token_log_probs, 0.0),
-    )
+    is_path = candidates.log_probs[..., tf.newaxis] > _NEVER
+    tokens = tf.where(is_path, tf.cast(tokens, tf.int32), num_labels)
+    return tokens, tf.where(tokens < num_labels, token_log_probs, 0.0)
 
 
 def _exponentiate(log_probs: tf.Tensor) -> tf.Tensor:

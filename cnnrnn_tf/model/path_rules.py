@@ -17,12 +17,12 @@ from tfrecords.errors import UserError
 class Rules(NamedTuple):
     """What paths may not do, as tensors; None where there is no such rule."""
 
-    min_length: tf.Tensor  # <int32>[] or [batch]
-    max_length: tf.Tensor  # <int32>[] or [batch]
+    min_length: tf.Tensor  # <int32>[] or [batch, 1]
+    max_length: tf.Tensor  # <int32>[] or [batch, 1]
     given: tf.Tensor | None  # <bool>[batch, labels + 1]
     rank: tf.Tensor | None  # <int32>[labels + 1]
     prefix: tf.Tensor | None  # <int32>[batch, max_length + 1]
-    prefix_lengths: tf.Tensor | None  # <int32>[batch]
+    prefix_lengths: tf.Tensor | None  # <int32>[batch, 1]
 
 
 def make_rules(
@@ -43,12 +43,12 @@ def make_rules(
     _check_known_labels(num_labels, max_length, given, given_in_order, prefix, prefix_lengths)
     row_max_length = max_length if row_max_length is None else row_max_length
     return Rules(
-        min_length=tf.cast(min_length, tf.int32),
-        max_length=tf.clip_by_value(tf.cast(row_max_length, tf.int32), 0, max_length),
+        min_length=_stand(min_length),
+        max_length=tf.clip_by_value(_stand(row_max_length), 0, max_length),
         given=None if given is None else tf.pad(tf.cast(given, tf.bool), [[0, 0], [0, 1]]),
         rank=None if given_in_order is None else tf.pad(tf.cast(given_in_order, tf.int32), [[0, 1]]),
         prefix=None if prefix is None else _pad_prefix(prefix, max_length),
-        prefix_lengths=None if prefix_lengths is None else tf.cast(prefix_lengths, tf.int32),
+        prefix_lengths=None if prefix_lengths is None else _stand(prefix_lengths),
     )
 
 
@@ -67,34 +67,35 @@ class Allowed(NamedTuple):
     """What may follow each live path."""
 
     labels: tf.Tensor  # <bool>[rows, labels + 1], END's column False
-    any_label: tf.Tensor  # <bool>[] or [rows]: False where the path is full, whatever `labels` says
-    end: tf.Tensor  # <bool>[] or [rows]
+    any_label: tf.Tensor  # <bool>[] or [rows, 1]: False where the path is full, whatever `labels` says
+    end: tf.Tensor  # <bool>[] or [rows, 1]
 
 
 def allow(rules: Rules, time: tf.Tensor, new: tf.Tensor) -> Allowed:
     """Returns what may follow the live paths, which have `time` labels each and lack the labels `new`."""
-    places = rules.max_length - time  # [] or [rows]
+    places = rules.max_length - time  # [] or [rows, 1], as all that follows
     labels, end = new, time >= rules.min_length
     if rules.given is not None:
         missing = rules.given & new
-        num_missing = tf.math.count_nonzero(missing, axis=-1, dtype=tf.int32)
+        num_missing = tf.math.count_nonzero(missing, axis=-1, keepdims=True, dtype=tf.int32)
         end &= num_missing == 0
         if rules.rank is not None:
             last_rank = tf.shape(missing)[-1]
             next_rank = tf.reduce_min(tf.where(missing, rules.rank, last_rank), axis=-1, keepdims=True)
             labels &= rules.rank <= next_rank
-        labels &= missing | (num_missing < places)[:, tf.newaxis]
+        labels &= missing | (num_missing < places)
     if rules.prefix is not None:
         in_prefix = time < rules.prefix_lengths
-        next_label = new & one_hot(rules.prefix[:, time], new.shape[-1])
-        labels = tf.where(in_prefix[:, tf.newaxis], next_label, labels)
+        next_label = tf.one_hot(rules.prefix[:, time], new.shape[-1], on_value=True, off_value=False)
+        labels = tf.where(in_prefix, new & next_label, labels)
         end &= ~in_prefix
     return Allowed(labels, any_label=places > 0, end=end | (places <= 0))
 
 
-def one_hot(tokens: tf.Tensor, depth: int) -> tf.Tensor:
-    """<bool>[..., depth]: True at each token's place; nowhere for what is none."""
-    return tf.one_hot(tokens, depth, on_value=True, off_value=False)
+def _stand(value) -> tf.Tensor:
+    """Returns <int32>[] of one value for all images, <int32>[batch, 1] of one an image."""
+    value = tf.cast(value, tf.int32)
+    return value[:, tf.newaxis] if value.shape.rank else value
 
 
 def _pad_prefix(prefix: tf.Tensor, max_length: int) -> tf.Tensor:
