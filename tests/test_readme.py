@@ -26,6 +26,7 @@ COMMANDS = {
     "cnnrnn predict": ("-m", "cnnrnn_tf.commands", "predict"),
     "cnnrnn tag": ("-m", "cnnrnn_tf.commands", "tag"),
     "cnnrnn evaluate": ("-m", "cnnrnn_tf.commands", "evaluate"),
+    "cnnrnn export": ("-m", "cnnrnn_tf.commands", "export"),
     "cnnrnn check": ("-m", "cnnrnn_tf.commands", "check"),
     "cnnrnn client": ("-m", "cnnrnn_tf.commands", "client"),
     "cnnrnn compare": ("-m", "cnnrnn_tf.commands", "compare"),
