@@ -20,7 +20,7 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 
 from cnnrnn_tf.commands import predict, tag
 from cnnrnn_tf.commands.__main__ import main
-from cnnrnn_tf.commands.tagged_images import IMAGE_SUFFIXES
+from cnnrnn_tf.commands.tagging import IMAGE_SUFFIXES
 from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving import tag_output as tag_output_module
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images

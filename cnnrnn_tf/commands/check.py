@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.tagged_images import find_images
+from cnnrnn_tf.commands.tagging import find_images
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 

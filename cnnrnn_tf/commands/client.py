@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.tagged_images import Report, find_images, tag_paths
+from cnnrnn_tf.commands.tagging import Report, find_images, tag_paths
 
 OPTIONS = ("beam_size", "min_length", "max_length", "threshold")
 

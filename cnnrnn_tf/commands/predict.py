@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.tagged_images import Report, find_images, tag_paths
+from cnnrnn_tf.commands.tagging import Report, find_images, load_tagger, read_given, tag_paths
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
@@ -73,41 +73,6 @@ class Predict:
         if self.save_grid is not None:
             _save_grid(self.save_grid, report.tagged)
         return status
-
-
-def load_tagger(path: Path):
-    """Returns what `tag_files` takes, made from a run or an export, and its vocabulary."""
-    if (path / "config.json").is_file():
-        return _load_run_tagger(path)
-    is_export = (path / "saved_model.pb").is_file()
-    if not is_export and not (path.is_dir() and any(each.name.isdecimal() for each in path.iterdir())):
-        found = "neither a run nor an export" if path.is_dir() else "no such folder"
-        raise UserError(
-            f"{path}: {found}; expected a run (config.json and checkpoints, as train.py leaves them) or an "
-            "export (saved_model.pb, or folders named by version numbers)"
-        )
-    with silence_native_stderr():
-        from cnnrnn_tf.serving.export import load_export
-
-    export = load_export(path)
-    return export, export.vocabulary
-
-
-def _load_run_tagger(path: Path):
-    with silence_native_stderr():
-        from cnnrnn_tf.serving.signatures import Tagger
-        from cnnrnn_tf.training.runs import load_run
-
-    run = load_run(path)
-    return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
-
-
-def read_given(text: str, vocabulary, max_length: int) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    given = [vocabulary.names[i] for i in sorted({vocabulary.id(name) for name in names})]
-    if len(given) > max_length:
-        raise UserError(f"--given names {len(given)} labels: this model gives an image at most {max_length}")
-    return given
 
 
 def _tag(tagger, files: Iterator[bytes], given: list[str], batch_size: int) -> Iterator[TaggedImage]:

@@ -24,8 +24,7 @@ from typing import Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.predict import load_tagger, read_given
-from cnnrnn_tf.commands.tagged_images import IMAGE_SUFFIXES
+from cnnrnn_tf.commands.tagging import IMAGE_SUFFIXES, load_tagger, read_given
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 

@@ -1,6 +1,7 @@
-"""Words of a command line enter; the files that they mean leave, and what is printed of each when tagged.
+"""Words of a command line enter; the files, labels and model that they mean leave, and what is printed.
 
-`cnnrnn predict` has the model in its own process, `cnnrnn client` on a server; both read and print alike.
+`cnnrnn predict` and `cnnrnn tag` have the model in their own process, `cnnrnn client` on a server: what two
+of them read or print is here once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfrecords.errors import UserError
+from tfrecords.quiet import silence_native_stderr
 
 if TYPE_CHECKING:
     from cnnrnn_tf.serving.tagged_image import TaggedImage
@@ -68,6 +70,44 @@ def tag_paths(
         yield path, replace(image, error=reasons.get(path, image.error))
 
 
+def load_tagger(path: Path):
+    """Returns what `tag_files` takes, made from a run or an export, and its vocabulary.
+
+    Args:
+        path: folder of a training run (it holds config.json), or of an export or its versions.
+
+    Raises:
+        UserError: `path` is neither, or what it holds cannot be used.
+    """
+    if (path / "config.json").is_file():
+        return _load_run_tagger(path)
+    is_export = (path / "saved_model.pb").is_file()
+    if not is_export and not (path.is_dir() and any(each.name.isdecimal() for each in path.iterdir())):
+        found = "neither a run nor an export" if path.is_dir() else "no such folder"
+        raise UserError(
+            f"{path}: {found}; expected a run (config.json and checkpoints, as train.py leaves them) or an "
+            "export (saved_model.pb, or folders named by version numbers)"
+        )
+    with silence_native_stderr():
+        from cnnrnn_tf.serving.export import load_export
+
+    export = load_export(path)
+    return export, export.vocabulary
+
+
+def read_given(text: str, vocabulary, max_length: int) -> list[str]:
+    """Returns the labels named in `text`, joined by commas, each once and the most frequent first.
+
+    Raises:
+        UserError: one is not in the vocabulary, or they are more than the `max_length` of an image.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    given = [vocabulary.names[i] for i in sorted({vocabulary.id(name) for name in names})]
+    if len(given) > max_length:
+        raise UserError(f"--given names {len(given)} labels: this model gives an image at most {max_length}")
+    return given
+
+
 class Report:
     """Prints each answer as it comes, and counts."""
 
@@ -119,6 +159,15 @@ class Report:
         if not self.tagged:
             raise UserError(f"none of {self.num_problems} could be tagged; each line above says why")
         return 1 if self.num_problems else 0
+
+
+def _load_run_tagger(path: Path):
+    with silence_native_stderr():
+        from cnnrnn_tf.serving.signatures import Tagger
+        from cnnrnn_tf.training.runs import load_run
+
+    run = load_run(path)
+    return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
 
 
 def _find_files(word: str) -> tuple[list[Path], str]:
