@@ -225,8 +225,9 @@ def test_the_next_export_may_go_elsewhere(run_dir, tmp_path, monkeypatch, capsys
 
     calls = []
 
-    def export(model, vocabulary, decoding, out_dir, calibration):
+    def export(model, vocabulary, decoding, out_dir, calibration, **options):
         calls.append((model.vocabulary_fingerprint, vocabulary, decoding.beam_size, out_dir, calibration))
+        assert (options["part"], options["precision"]) == ("whole", "float32")
         return out_dir / "4"
 
     monkeypatch.setattr(export_module, "export", export)
@@ -242,7 +243,7 @@ def test_predict_and_export_use_the_run_s_calibration(run_dir, tmp_path, photos,
     copy = shutil.copytree(run_dir, tmp_path / "calibrated")
     fitted.save(copy)
     calls = []
-    monkeypatch.setattr(export_module, "export", lambda *arguments: calls.append(arguments) or tmp_path / "4")
+    monkeypatch.setattr(export_module, "export", lambda *args, **_: calls.append(args) or tmp_path / "4")
     assert main(["export", str(copy)]) == 0
     assert calls[0][-1] == fitted
     capsys.readouterr()
