@@ -11,7 +11,7 @@ from cnnrnn_tf.data.images import decode_batch
 from cnnrnn_tf.serving.answers import Answers, Options
 from cnnrnn_tf.serving.examples import read_image_bytes
 from cnnrnn_tf.serving.precision import FLOAT32, make_extractor
-from cnnrnn_tf.serving.tagged_images import SERVING_DEFAULT, TAG_GIVEN, TaggedImage, tag_files
+from cnnrnn_tf.serving.tag_files import SERVING_DEFAULT, TAG_GIVEN, TaggedImage, tag_files
 
 __all__ = [
     "CLASSIFY",
