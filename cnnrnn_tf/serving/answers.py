@@ -88,8 +88,7 @@ class Answers:
 
     def find_chosen_paths(self, features, errors, options):
         """As `find_paths`, searched with each row's own `Options`; one out of bounds is the row's error."""
-        _check_rows(features, **options._asdict())
-        options = self._fill_in(options)
+        options = self._fill_in(Options(**_check_rows(features, options._asdict())))
         errors = _join_errors(errors, self._check_options(options))
         is_good = errors == ""
         beam_size = tf.where(is_good, options.beam_size, 1)
@@ -104,8 +103,7 @@ class Answers:
 
     def find_given_paths(self, features, errors, given):
         """As `find_paths`, among paths with the labels named in `given` <string>[batch, any number]."""
-        _check_rows(features, given=given)
-        is_given, faults = self._look_up(given)
+        is_given, faults = self._look_up(_check_rows(features, {"given": given})["given"])
         found = self._decode(features, given=is_given)
         return self._name_labels(found, _join_errors(errors, faults), given=is_given)
 
@@ -246,12 +244,19 @@ def _join_errors(*errors):
     return first
 
 
-def _check_rows(features, **inputs):
-    """A request whose inputs have different numbers of rows fails as a whole: which belong together?"""
-    for name, values in inputs.items():
+def _check_rows(features, inputs):
+    """Returns the inputs {name: tensor}, to be read once each is known to have a row for each image.
+
+    Else the request fails as a whole: which rows belong together?
+    """
+    checks = [
         tf.debugging.assert_equal(
             tf.shape(features)[0], tf.shape(values)[0], f"{name}: expected one row an image"
         )
+        for name, values in inputs.items()
+    ]
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(values) for name, values in inputs.items()}
 
 
 def _choose_max_beam_size(wanted, beam_size):
