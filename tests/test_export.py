@@ -210,6 +210,12 @@ def test_an_unknown_or_a_surplus_name_costs_its_row_alone(answers):
     assert labels_of(outputs, 4) == labels_of(outputs, 5) == []
 
 
+def test_a_label_without_a_name_is_refused_for_it_would_read_as_padding():
+    vocabulary = LabelVocabulary.from_counts({"sky": 2, "": 1})
+    with pytest.raises(UserError, match="a label without a name, which nothing tells from the padding"):
+        Tagger(make_model(vocabulary, max_path_length=2), vocabulary, DECODING)
+
+
 def test_no_given_names_at_all_change_nothing(tagger, answers):
     outputs = tagger.tag_given(tf.constant(MIXED[:2]), tf.zeros([2, 0], tf.string))
     assert outputs["labels"].numpy().tolist() == answers["python"][0]["labels"][:2].tolist()

@@ -43,8 +43,8 @@ class Answers:
         max_beam_size: the widest beam that a request may ask for; None for the configured beam, at least 10.
 
     Raises:
-        UserError: the model or the calibration is of another vocabulary, or `max_beam_size` excludes the
-            configured beam.
+        UserError: the model or the calibration is of another vocabulary, a label has no name, or
+            `max_beam_size` excludes the configured beam.
     """
 
     def __init__(self, model, vocabulary, decoding, calibration=None, max_beam_size=None):
@@ -212,7 +212,12 @@ class Answers:
 
 
 def check_vocabulary(model, vocabulary):
-    """Raises a UserError where the model was trained with another vocabulary."""
+    """Raises a UserError where the model was trained with another vocabulary, or a label has no name."""
+    if "" in vocabulary.names:
+        raise UserError(
+            "the vocabulary has a label without a name, which nothing tells from the padding of a list: name "
+            "it in the source, build the data set again and train again"
+        )
     if model.vocabulary_fingerprint != vocabulary.fingerprint:
         raise UserError(
             f"the model was trained on vocabulary {str(model.vocabulary_fingerprint)[:12]}, and this one of "
