@@ -210,6 +210,20 @@ def test_an_unknown_or_a_surplus_name_costs_its_row_alone(answers):
     assert labels_of(outputs, 4) == labels_of(outputs, 5) == []
 
 
+def test_many_given_names_are_looked_up_in_memory_for_the_names_and_not_for_names_times_labels(tagger):
+    spec = tf.TensorSpec([8, 1000], tf.string)
+    graph = tf.function(tagger.answers._look_up).get_concrete_function(spec).graph
+    sizes = [
+        tensor.shape.num_elements() for operation in graph.get_operations() for tensor in operation.outputs
+    ]
+    assert 8 * 1001 <= max(size for size in sizes if size is not None) <= 2 * 8 * 1001
+    names = np.array([[f"{row} {place}" for place in range(5000)] for row in range(2)] + [[""] * 5000])
+    names[2, 4999] = "sky"
+    outputs = tagger.tag_given(tf.constant(PHOTOGRAPHS[:3]), tf.constant(names))
+    assert outputs["error"].numpy().tolist() == [b"unknown label '0 0'", b"unknown label '1 0'", b""]
+    assert b"sky" in outputs["labels"].numpy()[2]
+
+
 def test_a_label_without_a_name_is_refused_for_it_would_read_as_padding():
     vocabulary = LabelVocabulary.from_counts({"sky": 2, "": 1})
     with pytest.raises(UserError, match="a label without a name, which nothing tells from the padding"):

@@ -178,11 +178,16 @@ class Answers:
 
     def _look_up(self, given):
         """Returns <bool>[batch, labels], what is given, and <string>[batch], what is wrong with it."""
-        given = tf.concat([given, tf.fill([tf.shape(given)[0], 1], "")], axis=1)  # never without columns
-        # A hash table would need an initialiser to be run at loading; comparing needs nothing.
-        is_name = given[:, :, tf.newaxis] == tf.constant(self._names)  # [batch, given, labels]
-        is_given = tf.reduce_any(is_name, axis=1)
-        is_unknown = (given != "") & ~tf.reduce_any(is_name, axis=2)
+        num_rows, num_labels = tf.shape(given)[0], len(self._names)
+        given = tf.concat([given, tf.fill([num_rows, 1], "")], axis=1)  # never without columns
+        # The labels come first, each once, so a label's place among all distinct names is its id. (A hash
+        # table would need an initialiser to be run at loading; comparing each with each, much memory.)
+        _, places = tf.unique(tf.concat([self._names, tf.reshape(given, [-1])], axis=0))
+        ids = tf.minimum(tf.reshape(places[num_labels:], tf.shape(given)), num_labels)
+        rows = tf.broadcast_to(tf.range(num_rows)[:, tf.newaxis], tf.shape(ids))
+        counts = tf.scatter_nd(tf.stack([rows, ids], axis=-1), tf.ones_like(ids), [num_rows, num_labels + 1])
+        is_given = counts[:, :num_labels] > 0
+        is_unknown = (given != "") & (ids == num_labels)
         first = tf.argmax(tf.cast(is_unknown, tf.int32), axis=1)
         unknown = tf.strings.join(["unknown label '", tf.gather(given, first, batch_dims=1), "'"])
         num_given = tf.math.count_nonzero(is_given, axis=1, dtype=tf.int32)
