@@ -210,6 +210,26 @@ def test_an_unknown_or_a_surplus_name_costs_its_row_alone(answers):
     assert labels_of(outputs, 4) == labels_of(outputs, 5) == []
 
 
+def test_an_unknown_name_is_told_in_utf_8_and_cut_short(tagger):
+    """Over REST one answer that is no UTF-8 spoils all of the response."""
+    names = [
+        b"\xffbad",
+        b"\xe2\x82",
+        "é".encode() * 5000,
+        "\U0001f600".encode(),
+        b"a\x00b",
+        "sky",
+        "",
+        "été ",
+    ]
+    outputs = tagger.tag_given(
+        tf.constant(PHOTOGRAPHS[: len(names)]), tf.constant([[each] for each in names])
+    )
+    told = ["\ufffdbad", "\ufffd", "é" * 100, "\U0001f600", "a\x00b", None, None, "été "]
+    errors = [each.decode() for each in outputs["error"].numpy()]
+    assert errors == ["" if name is None else f"unknown label '{name}'" for name in told]
+
+
 def test_many_given_names_are_looked_up_in_memory_for_the_names_and_not_for_names_times_labels(tagger):
     spec = tf.TensorSpec([8, 1000], tf.string)
     graph = tf.function(tagger.answers._look_up).get_concrete_function(spec).graph

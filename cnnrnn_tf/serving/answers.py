@@ -16,6 +16,7 @@ from tfrecords.errors import UserError
 
 DEFAULT_MAX_BEAM_SIZE = 10
 
+_MAX_QUOTED_CHARACTERS = 100
 _NOT_FINITE = "the model gives no numbers: its weights are NaN"
 
 
@@ -189,7 +190,7 @@ class Answers:
         is_given = counts[:, :num_labels] > 0
         is_unknown = (given != "") & (ids == num_labels)
         first = tf.argmax(tf.cast(is_unknown, tf.int32), axis=1)
-        unknown = tf.strings.join(["unknown label '", tf.gather(given, first, batch_dims=1), "'"])
+        unknown = tf.strings.join(["unknown label '", _quote(tf.gather(given, first, batch_dims=1)), "'"])
         num_given = tf.math.count_nonzero(is_given, axis=1, dtype=tf.int32)
         too_many = tf.strings.join(
             [tf.strings.as_string(num_given), f" labels given, and a path has at most {self.max_length}"]
@@ -239,6 +240,12 @@ def _find_outside(name, values, low, high):
 
 def _format(numbers):
     return tf.strings.as_string(numbers, shortest=numbers.dtype.is_floating)
+
+
+def _quote(text):
+    """Returns text of a request as an answer can carry it: in UTF-8, which REST needs, and not too long."""
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    return tf.strings.substr(text, 0, _MAX_QUOTED_CHARACTERS, unit="UTF8_CHAR")
 
 
 def _find_missing_paths(found):
