@@ -142,6 +142,14 @@ def test_every_signature_answers_through_the_c_api_as_python_does(tagger, answer
     assert_equal(answers[name], {key: tensor.numpy() for key, tensor in expected.items()})
 
 
+def test_a_request_without_rows_is_answered_with_none(version):
+    calls = [(name, {key: values[:0] for key, values in inputs.items()}) for name, inputs in CALLS]
+    found = fresh_process.run_calls(fresh_process.C_API, version, calls)["calls"]
+    assert [call for call in found if isinstance(call, str)] == []
+    for outputs in found:
+        assert {len(values) for values in outputs.values()} == {0}
+
+
 @pytest.mark.parametrize("name", ["serving_default", "tag_given", "scores", "embed"])
 def test_a_bad_file_costs_its_own_row_and_says_why(answers, name):
     outputs = answers[name]

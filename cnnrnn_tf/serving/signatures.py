@@ -52,7 +52,7 @@ class Tagger(tf.Module):
     """A model as functions of image files: what TensorFlow Serving runs.
 
     A file that cannot be decoded costs its own row: `valid` is False there, `error` says why, the labels are
-    "" and the numbers 0. No row depends on the others of its batch.
+    "" and the numbers 0. No row depends on the others of its batch, and no files give no rows.
 
     Args:
         model: a CNNRNN, built; its weights are shared with it, not copied, but for a CNN in bfloat16.
@@ -287,7 +287,11 @@ def _make_reader(extract, image_size, image_fit):
     @_signature(_IMAGE_BYTES)  # in the graph once, however many signatures call it
     def read(image_bytes):
         images, _, errors = decode_batch(image_bytes, image_size, image_fit)
-        return extract(images), errors
+        num_rows = tf.size(errors)
+        # TensorFlow's convolutions take no empty batch on a CPU.
+        blank = tf.zeros([1, image_size, image_size, 3])
+        images = tf.cond(num_rows > 0, lambda: images, lambda: blank)
+        return extract(images)[:num_rows], errors
 
     return read
 
