@@ -266,13 +266,13 @@ def test_given_names_need_a_row_for_each_image(tagger):
 
 
 def test_weights_that_are_no_numbers_give_an_error_and_not_an_answer(model, tagger):
-    start = model.decoder.start_embedding
-    kept = start.numpy()
+    kernel = model.decoder.output_projection.kernel
+    kept = kernel.numpy()
     try:
-        start.assign(np.full_like(kept, np.nan))
+        kernel.assign(np.full_like(kept, np.nan))
         outputs = tagger.serving_default(tf.constant(PHOTOGRAPHS[:1] + [b""]))
     finally:
-        start.assign(kept)
+        kernel.assign(kept)
     assert outputs["error"].numpy().tolist() == [b"the model gives no numbers: its weights are NaN", b"empty"]
     assert outputs["num_labels"].numpy().tolist() == [0, 0]
 
@@ -449,11 +449,24 @@ def test_each_signature_s_function_is_in_the_graph_once(version):
     assert operations.count("Conv2D") == 4  # the CNN, which six signatures share
 
 
+def test_what_a_label_adds_is_looked_up_in_tables_and_never_multiplied(model, tagger):
+    decoder, tables = model.decoder, tagger.answers.tables
+    for table, expected in zip(tables, decoder.tabulate(), strict=True):
+        np.testing.assert_array_equal(table.numpy(), expected)
+    multiplied = {decoder.cell.kernel.value.ref(), decoder.start_embedding.value.ref()}
+    for name in ("serving_default", "tag", "tag_given", "scores", "classify"):
+        read = {variable.ref() for variable in tagger.signatures[name].get_concrete_function().variables}
+        assert {table.ref() for table in tables} <= read and not read & multiplied, name
+        assert decoder.cell.recurrent_kernel.value.ref() in read, name
+
+
 def test_each_weight_is_in_the_checkpoint_once(model, version):
     stored = tf.train.load_checkpoint(str(version / "variables" / "variables")).get_variable_to_shape_map()
     sizes = sorted(int(np.prod(shape)) for name, shape in stored.items() if "GRAPH" not in name)
     assert [size for size in sizes if size > 1] == sorted(
-        int(np.prod(weight.shape)) for weight in model.weights if np.prod(weight.shape) > 1
+        int(np.prod(weight.shape))
+        for weight in (*model.weights, *model.decoder.tabulate())
+        if np.prod(weight.shape) > 1
     )
 
 

@@ -232,6 +232,8 @@ def test_tag_given_equals_conditioned_enumeration_over_all_sets(small):
     for _ in range(MODELS_OF_AN_ORDER):
         weights = draw_weights(small, random)
         assign(small.model, weights)
+        for table, rows in zip(tagger.answers.tables, small.model.decoder.tabulate(), strict=True):
+            table.assign(rows)
         given = draw_given(small, random)
         log_probs = enumerate_paths(small, weights)
         assert np.exp(log_probs[:, small.leaves_order]).sum() < 1e-9

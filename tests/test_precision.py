@@ -125,7 +125,7 @@ def test_a_tagger_in_bfloat16_keeps_its_decoder_in_float32():
     model = make_model()
     tagger = Tagger(model, VOCABULARY, DecodingConfig(), precision="bfloat16")
     kinds = [weight.dtype.name for weight in tagger.weights]
-    count = len(model.decoder.weights)
+    count = len([*model.decoder.weights, *tagger.answers.tables])
     assert set(kinds[:-count]) == {"bfloat16"} and set(kinds[-count:]) == {"float32"}
     embedding = tagger.embed(tf.constant(PHOTOGRAPHS))["embedding"]
     expected = model.decoder.project(model.extract_features(make_images(32))).numpy()

@@ -36,6 +36,10 @@ class Options(NamedTuple):
 class Answers:
     """A model's decoder as functions of features.
 
+    What a search can look up (`LabelDecoder.tabulate`) is computed once, here, so that an export does not
+    compute it with each request. The tables are a snapshot: of a model that is trained further, make new
+    Answers.
+
     Args:
         model: a CNNRNN, built.
         vocabulary: the LabelVocabulary that it was trained with.
@@ -60,6 +64,10 @@ class Answers:
         self._names = vocabulary.names
         self._temperature = None if calibration is None else calibration.temperature
         self._project = model.decoder.project
+        tables = model.decoder.tabulate()
+        self.tables = type(tables)(
+            *(tf.Variable(table, trainable=False, name=name) for name, table in tables._asdict().items())
+        )
         self._decode = functools.partial(
             model.decode,
             beam_size=decoding.beam_size,
@@ -67,6 +75,8 @@ class Answers:
             max_length=self.max_length,
             length_penalty=decoding.length_penalty,
             renormalise=decoding.renormalise,
+            with_step_probs=False,  # for rankings of all labels alone
+            tables=self.tables,
         )
         # One function in the graph, which several signatures call.
         self._search = tf.function(
@@ -110,7 +120,7 @@ class Answers:
 
     def score_labels(self, features, errors):
         """The scores of all labels: the outputs of `Tagger.scores`."""
-        found = self._search(features)
+        found = self._decode(features, with_step_probs=True)
         errors = _join_errors(errors, _find_missing_paths(found))
         valid = errors == ""
         ranking = rank_labels(found)

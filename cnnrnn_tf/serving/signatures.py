@@ -55,7 +55,9 @@ class Tagger(tf.Module):
     "" and the numbers 0. No row depends on the others of its batch, and no files give no rows.
 
     Args:
-        model: a CNNRNN, built; its weights are shared with it, not copied, but for a CNN in bfloat16.
+        model: a CNNRNN, built; its weights are shared with it, not copied, but for a CNN in bfloat16 and the
+            tables that a search looks up, a snapshot of them at construction: of a model that is trained
+            further, make a new Tagger.
         vocabulary: the LabelVocabulary that it was trained with.
         decoding: a DecodingConfig: beam_size, min_length, max_length (0: the longest training path),
             length_penalty, renormalise.
@@ -77,6 +79,7 @@ class Tagger(tf.Module):
         self._read = _make_reader(extract, model.image_size, model.image_fit)
         # Of the model itself only functions are held: TensorFlow would track each of its weights again.
         self.weights = [variable.value for variable in (*weights, *model.decoder.weights)]
+        self.weights += self.answers.tables
 
     @property
     def signatures(self):
@@ -244,6 +247,7 @@ class FeatureTagger(tf.Module):
         self.answers = Answers(model, vocabulary, decoding, calibration, max_beam_size)
         self.calibration, self.max_length = calibration, self.answers.max_length
         self.weights = [variable.value for variable in model.decoder.weights]
+        self.weights += self.answers.tables
         self.signatures = self._make_signatures(
             tf.TensorSpec([None, self.answers.feature_size], name="features")
         )
