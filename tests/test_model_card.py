@@ -117,6 +117,14 @@ def test_a_run_from_before_sizes_were_recorded_says_so(finished):
     assert "Not measured" in text
 
 
+def test_measures_of_an_earlier_version_are_said_to_be_missing_and_stop_no_export(finished):
+    facts = runs.load_facts(finished)
+    old = {key: value for key, value in facts.metrics.items() if key not in ("protocols", "references")}
+    text = write_model_card(VOCABULARY, FACTS, TrainingFacts(facts.config, facts.environment, old))
+    results = section(text, "Protocol and results")
+    assert "of an earlier version of this program (without protocols, references)" in results
+
+
 def test_names_cannot_break_the_markdown():
     text = write_model_card(VOCABULARY, FACTS, None)
     assert r"a\|b \*c\* \# \<d\> (60)" in text

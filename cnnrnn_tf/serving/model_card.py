@@ -21,6 +21,7 @@ RARE = 50
 _UNKNOWN = "not recorded"
 _NAMED_LABELS = 10
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~#!&$])")
+_MEASURES = ("split", "images", "protocols", "rows", "ranking", "references", "conventions")
 _NAMED_WEIGHTS = ("imagenet", "none")
 
 
@@ -129,6 +130,13 @@ def _describe_results(export: Mapping[str, Any], training: TrainingFacts | None)
     if metrics is None:
         yield "Not measured, or the measures did not come along."
         return
+    missing = [key for key in _MEASURES if key not in metrics]
+    if missing:
+        yield (
+            f"The run's measures are of an earlier version of this program (without {', '.join(missing)}), "
+            "and are not repeated here."
+        )
+        return
     yield f"Measured on {_escape(metrics['split'])}, {metrics['images']:,} images, in percent."
     if metrics["split"] == "holdout":
         yield "There is no test split: these images also chose the epoch, and the results flatter the model."
@@ -176,7 +184,7 @@ def _describe_limits(
         if rare:
             yield (
                 f"- {len(rare):,} labels had fewer than {RARE} training images each, too few to rely on "
-                f"({', '.join(map(_escape, rare[:_NAMED_LABELS]))}{', ...' * (len(rare) > 10)})."
+                f"({', '.join(map(_escape, rare[:_NAMED_LABELS]))}{', ...' * (len(rare) > _NAMED_LABELS)})."
             )
     yield (
         "- A probability is the share of the search's candidates that hold the label"
