@@ -143,6 +143,19 @@ def test_a_model_of_mixed_precision_is_exported_in_float32():
     assert to_float32(plain) is plain
 
 
+def test_a_run_of_mixed_precision_is_tagged_in_float32_as_its_export_is():
+    plain = make_model()
+    mixed = type(plain).from_config({**plain.get_config(), "dtype": "mixed_bfloat16"})
+    mixed.build()
+    mixed.set_weights(plain.get_weights())
+    of_plain, of_mixed = (Tagger(model, VOCABULARY, DecodingConfig()) for model in (plain, mixed))
+    expected, found = (tagger.embed(tf.constant(PHOTOGRAPHS))["embedding"] for tagger in (of_plain, of_mixed))
+    np.testing.assert_array_equal(found, expected)
+    assert {table.dtype for table in of_mixed.answers.tables} == {tf.float32}
+    own = tf.cast(mixed.decoder.project(mixed.extract_features(make_images(32))), tf.float32)
+    assert np.abs(own - expected).max() > 0.001
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "words"),
     [

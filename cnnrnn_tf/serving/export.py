@@ -26,7 +26,7 @@ from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.serving.answers import check_vocabulary
 from cnnrnn_tf.serving.check import find_export
 from cnnrnn_tf.serving.model_card import TrainingFacts, write_model_card
-from cnnrnn_tf.serving.precision import FLOAT32, to_float32
+from cnnrnn_tf.serving.precision import FLOAT32
 from cnnrnn_tf.serving.signatures import (
     CLASSIFY,
     SERVING_DEFAULT,
@@ -71,7 +71,7 @@ def export(
     It is written to a hidden folder beside the versions, which the server does not look at, then renamed.
 
     Args:
-        model: a CNNRNN, built; one of mixed precision is exported in float32, as its weights are.
+        model: a CNNRNN, built; see `Tagger`.
         vocabulary: the LabelVocabulary that it was trained with.
         decoding: a DecodingConfig; see `Tagger`.
         out_dir: folder of the versions, created where missing.
@@ -95,7 +95,6 @@ def export(
         calibration = None  # of probabilities, and there are none
     if warmup_batch_size < 1:
         raise UserError(f"warm-up batch size {warmup_batch_size}: expected 1 or more")
-    model = to_float32(model)
     tagger = _make_tagger(model, vocabulary, decoding, calibration, part, precision, max_beam_size)
     # Traced first, so that mistakes in `decoding` show before anything is written.
     functions = {name: function.get_concrete_function() for name, function in tagger.signatures.items()}

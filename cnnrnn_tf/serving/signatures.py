@@ -10,7 +10,7 @@ import tensorflow as tf
 from cnnrnn_tf.data.images import decode_batch
 from cnnrnn_tf.serving.answers import Answers, Options
 from cnnrnn_tf.serving.examples import read_image_bytes
-from cnnrnn_tf.serving.precision import FLOAT32, make_extractor
+from cnnrnn_tf.serving.precision import FLOAT32, make_extractor, to_float32
 from cnnrnn_tf.serving.tag_files import SERVING_DEFAULT, TAG_GIVEN, TaggedImage, tag_files
 
 __all__ = [
@@ -57,7 +57,8 @@ class Tagger(tf.Module):
     Args:
         model: a CNNRNN, built; its weights are shared with it, not copied, but for a CNN in bfloat16 and the
             tables that a search looks up, a snapshot of them at construction: of a model that is trained
-            further, make a new Tagger.
+            further, make a new Tagger. One of mixed precision is copied and computes in float32, as
+            its weights are, here and in the export alike.
         vocabulary: the LabelVocabulary that it was trained with.
         decoding: a DecodingConfig: beam_size, min_length, max_length (0: the longest training path),
             length_penalty, renormalise.
@@ -73,6 +74,7 @@ class Tagger(tf.Module):
 
     def __init__(self, model, vocabulary, decoding, calibration=None, max_beam_size=None, precision=FLOAT32):
         super().__init__(name="tagger")
+        model = to_float32(model)
         self.answers = Answers(model, vocabulary, decoding, calibration, max_beam_size)
         self.calibration, self.max_length = calibration, self.answers.max_length
         extract, weights = make_extractor(model.backbone, precision)
@@ -204,6 +206,7 @@ class FeatureExtractor(tf.Module):
 
     def __init__(self, model, precision=FLOAT32):
         super().__init__(name="feature_extractor")
+        model = to_float32(model)
         extract, weights = make_extractor(model.backbone, precision)
         self._read = _make_reader(extract, model.image_size, model.image_fit)
         self.weights = [variable.value for variable in weights]
@@ -244,6 +247,7 @@ class FeatureTagger(tf.Module):
 
     def __init__(self, model, vocabulary, decoding, calibration=None, max_beam_size=None):
         super().__init__(name="feature_tagger")
+        model = to_float32(model)
         self.answers = Answers(model, vocabulary, decoding, calibration, max_beam_size)
         self.calibration, self.max_length = calibration, self.answers.max_length
         self.weights = [variable.value for variable in model.decoder.weights]
