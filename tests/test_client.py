@@ -317,6 +317,8 @@ MISTAKES = [
     ("--batch-size 0", "batch_size 0: expected 1 or more"),
     ("--retries -1", "retries -1: expected 0 or more"),
     ("--timeout-s 0", "timeout_s 0.0: expected more than 0"),
+    ("--beam-size 99999999999", "beam_size 99999999999: no export takes such a number"),
+    ("--threshold nan", "threshold nan: no export takes such a number"),
     ("--given sky --beam-size 3", "given labels and beam_size: no signature takes both; leave out one"),
     (
         "--url http://127.0.0.1:9 --retries 0",

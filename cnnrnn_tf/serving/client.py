@@ -21,6 +21,7 @@ __all__ = ["Client", "ServerUnavailable", "ServingError"]
 
 _MAX_BATCH_BYTES = 64 << 20
 _GIVEN_MULTIPLE = 16
+_INT32_LIMIT = 2**31
 
 
 class Client:
@@ -92,7 +93,8 @@ class Client:
         Raises:
             ServerUnavailable: no server, or no free one, after all retries.
             ServingError: the server refuses the request or does not answer in time.
-            UserError: given labels and an option at once: no signature takes both.
+            UserError: given labels and an option at once, which no signature takes; or an option that is NaN
+                or too large to be sent.
         """
         options = _read_options(beam_size, min_length, max_length, threshold)
         return list(self.tag_each(files, given, options))
@@ -168,6 +170,9 @@ def _choose_signature(given, options):
     """Returns its name, and the value of each further input, the same for all images."""
     if given and options:
         raise UserError(f"given labels and {', '.join(options)}: no signature takes both; leave out one")
+    for name, value in options.items():
+        if not abs(value) < _INT32_LIMIT:  # NaN is not
+            raise UserError(f"{name} {value}: no export takes such a number")
     if given:
         return "tag_given", {"given": _pad_given(given)}
     if options:
