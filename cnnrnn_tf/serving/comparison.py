@@ -12,13 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn_tf.serving import lints
-from cnnrnn_tf.serving.example_inputs import (
-    ENCODED_FEATURE,
-    make_inputs,
-    take_rows,
-    takes_examples,
-    takes_images,
-)
+from cnnrnn_tf.serving.example_inputs import make_inputs, take_rows, takes_examples, takes_images
+from cnnrnn_tf.serving.examples import IMAGE_FEATURE
 from cnnrnn_tf.serving.fresh_process import C_API, TF1, LoadError, public_signatures, run_calls
 from cnnrnn_tf.serving.text_lints import BINARY_SUFFIX, is_utf8
 from cnnrnn_tf.serving.warmup_lint import WARMUP_FILE
@@ -163,7 +158,7 @@ def _select_signatures(export, findings):
         signature = signatures[name]
         if not all(info.name for info in (*signature.inputs.values(), *signature.outputs.values())):
             continue  # ragged or sparse, as the lints say
-        if takes_examples(signature) and not _has_constant(export, ENCODED_FEATURE):
+        if takes_examples(signature) and not _has_constant(export, IMAGE_FEATURE):
             findings.notes.append(f"{name} was not run: its tf.Examples have other features than images")
         elif signature.outputs:
             selected[name] = signature

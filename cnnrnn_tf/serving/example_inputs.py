@@ -9,25 +9,26 @@ import io
 import numpy as np
 import tensorflow as tf
 
+from cnnrnn_tf.serving.examples import make_example
 from cnnrnn_tf.serving.signature_lints import CLASSIFY, REGRESS
-
-ENCODED_FEATURE = "image/encoded"  # of the tf.Example that Classify requests carry
 
 _SEED = 0
 
 
 def make_images():
     """Returns two small JPEGs of different sizes, as bytes."""
+    return [draw_photograph(64, 96), draw_photograph(80, 48)]
+
+
+def draw_photograph(height_px, width_px):
+    """Returns a smooth picture as a JPEG file's bytes."""
     from PIL import Image
 
-    files = []
-    for width, height in ((96, 64), (48, 80)):
-        y, x = np.mgrid[:height, :width]
-        pixels = np.stack([255 * x / width, 255 * y / height, 128 + 0 * x], axis=-1).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=95)
-        files.append(file.getvalue())
-    return files
+    y, x = np.mgrid[:height_px, :width_px]
+    pixels = np.stack([255 * x / width_px, 255 * y / height_px, 128 + 0 * x], axis=-1).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    return file.getvalue()
 
 
 def takes_images(signature):
@@ -42,14 +43,6 @@ def make_inputs(signature, images):
     """Returns {input name: array} with a row an image."""
     rows = [make_example(each) for each in images] if takes_examples(signature) else list(images)
     return {key: _make_input(key, info, signature, rows) for key, info in sorted(signature.inputs.items())}
-
-
-def make_example(image):
-    """Returns a serialized tf.Example that holds an image file as this project's records do."""
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
-    return tf.train.Example(
-        features=tf.train.Features(feature={ENCODED_FEATURE: feature})
-    ).SerializeToString()
 
 
 def take_rows(inputs, rows):

@@ -1,4 +1,7 @@
-"""Serialized tf.Example protos enter, as Classify requests carry them; the image files in them leave."""
+"""Serialized tf.Example protos enter, as Classify requests carry them; the image files in them leave.
+
+`make_example` is the way back.
+"""
 
 import tensorflow as tf
 
@@ -6,6 +9,12 @@ IMAGE_FEATURE = "image/encoded"
 """The feature that holds the file, as in the records."""
 
 _FEATURES = {IMAGE_FEATURE: tf.io.FixedLenFeature([], tf.string)}
+
+
+def make_example(image):
+    """Returns a serialized tf.Example that holds an image file as this project's records do."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    return tf.train.Example(features=tf.train.Features(feature={IMAGE_FEATURE: feature})).SerializeToString()
 
 
 def read_image_bytes(serialized):

@@ -6,13 +6,13 @@ of more rows than `max_batch_size`, keeps the version from loading. Of a request
 name of the signature; the model's name may be anything, and stays empty.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn_tf.serving.examples import IMAGE_FEATURE
+from cnnrnn_tf.serving.example_inputs import draw_photograph
+from cnnrnn_tf.serving.examples import make_example
 from cnnrnn_tf.serving.signatures import CLASSIFY
 
 FOLDER = "assets.extra"
@@ -70,9 +70,7 @@ def _make_predict_request(name, inputs):
 
 
 def _make_classify_request(name, num_rows):
-    files = tf.train.BytesList(value=[_draw_photograph()])
-    features = tf.train.Features(feature={IMAGE_FEATURE: tf.train.Feature(bytes_list=files)})
-    example = tf.train.Example(features=features).SerializeToString()
+    example = make_example(draw_photograph(*_PHOTOGRAPH_PX))
     examples = _field(1, example) * num_rows  # ExampleList.examples
     return _make_model_spec(name) + _field(2, _field(1, examples))  # model_spec, input.example_list
 
@@ -83,7 +81,7 @@ def _make_model_spec(name):
 
 def _make_input(key, spec, num_rows, max_length):
     if key == "image_bytes":
-        return np.array([_draw_photograph()] * num_rows, object)
+        return np.array([draw_photograph(*_PHOTOGRAPH_PX)] * num_rows, object)
     if key == "given":
         return np.array([[""] * max_length] * num_rows, object)
     if key == "features":
@@ -107,14 +105,3 @@ def _varint(value):
         groups.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*groups, value])
-
-
-def _draw_photograph():
-    """Returns a smooth picture as a JPEG file's bytes."""
-    from PIL import Image
-
-    y, x = np.mgrid[: _PHOTOGRAPH_PX[0], : _PHOTOGRAPH_PX[1]]
-    pixels = np.stack([255 * y / y.max(), 255 * x / x.max(), 128 + 0 * x], axis=-1).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
