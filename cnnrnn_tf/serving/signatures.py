@@ -68,8 +68,9 @@ class Tagger(tf.Module):
         precision: of the CNN; see `cnnrnn_tf.serving.precision`.
 
     Raises:
-        UserError: the model was trained with another vocabulary, the calibration is of another, or an option
-            is out of range.
+        UserError: the model was trained with another vocabulary, the calibration is of another, or
+            `max_beam_size` or `precision` is out of range. Another option out of range is told when a
+            function is first called or traced.
     """
 
     def __init__(self, model, vocabulary, decoding, calibration=None, max_beam_size=None, precision=FLOAT32):
@@ -147,7 +148,8 @@ class Tagger(tf.Module):
                 unknown name, or more names than a path may have labels, is the row's error.
 
         Returns:
-            As `serving_default`.
+            As `serving_default`. Marginals are among the paths that hold what is given, so that of a given
+            label is 1; `path_probability` stays the model's own, and is not scaled up to those paths.
         """
         return self.answers.find_given_paths(*self._read(image_bytes), given)
 
