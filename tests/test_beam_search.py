@@ -487,6 +487,8 @@ def test_step_probabilities_are_left_out_where_nobody_asks():
     options = dict(beam_size=3, max_length=3, with_step_probs=False)
     result = beam_search(MODEL.step([0, 1, 2, 3, 4]), state, 5, LABELS, **options)
     assert result.step_probs is None
+    with pytest.raises(UserError, match="needs with_step_probs=True where all labels are ranked"):
+        rank_labels(result)
     np.testing.assert_array_equal(result.tokens, expected.tokens)
 
 

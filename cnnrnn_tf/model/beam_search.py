@@ -200,11 +200,15 @@ def rank_labels(result: BeamResult) -> tf.Tensor:
     (p - 1 would tie every p under 6e-8). The scale is one for all images, as AP over images needs it.
 
     Args:
-      result: what `beam_search` returned.
+      result: what `beam_search` returned, with step probabilities.
 
     Returns:
       <float32>[batch, labels], finite, higher is more probable.
+
+    Raises:
+      UserError: the search left the step probabilities out.
     """
+    require(result.step_probs is not None, "with_step_probs=True where all labels are ranked")
     each = tf.ones_like(result.log_probs)
     num_candidates = _sum_over_candidates(each, result.tokens, result.marginals.shape[-1])
     smallest = np.finfo(np.float32).tiny
