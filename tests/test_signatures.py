@@ -8,8 +8,9 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.data.images import decode_batch
 from cnnrnn_tf.evaluation.calibration import Calibration, apply_temperature
-from cnnrnn_tf.model.beam_search import rank_labels
+from cnnrnn_tf.model.beam_search import BeamResult, rank_labels
 from cnnrnn_tf.serving import check, fresh_process
+from cnnrnn_tf.serving.answers import Answers
 from cnnrnn_tf.serving.export import BACKBONE, DECODER, export, load_export
 from cnnrnn_tf.serving.signatures import FeatureTagger, Tagger
 from tfrecords.errors import UserError
@@ -196,6 +197,24 @@ def test_the_rows_of_tag_differ_by_their_options(answers):
     assert outputs["num_labels"][[5, 6]].tolist() == [2, 0]  # of paths of three labels
     assert outputs["valid"][6]
     assert outputs["num_labels"][3] >= 2 and outputs["num_labels"][4] <= 1
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(1.0, 1), (0.99, 1), (0.5, 2), (0.50001, 1)])
+def test_a_threshold_of_1_keeps_a_label_on_all_candidates_however_its_marginal_was_rounded(
+    model, threshold, expected
+):
+    found = BeamResult(
+        tokens=tf.constant([[[2, 0, 6]]]),
+        lengths=tf.constant([[2]]),
+        log_probs=tf.constant([[-1.0]]),
+        token_log_probs=tf.constant([[[-0.5, -0.25, 0.0]]]),
+        marginals=tf.constant([[0.5, 0, 1 - 2**-23, 0, 0, 0]]),
+        step_probs=None,
+        num_steps=tf.constant([3]),
+    )
+    answers = Answers(model, VOCABULARY, DECODING)
+    outputs = answers._name_labels(found, tf.constant([""]), threshold=tf.constant([threshold]))
+    assert names_of({key: tensor.numpy() for key, tensor in outputs.items()}, 0) == ["été", "sky"][:expected]
 
 
 def test_an_option_out_of_its_bounds_is_its_row_s_error(answers):

@@ -17,6 +17,7 @@ from tfrecords.errors import UserError
 DEFAULT_MAX_BEAM_SIZE = 10
 
 _MAX_QUOTED_CHARACTERS = 100
+_ROUNDING = 1e-6  # the marginal of a label on all candidates is 1 but for rounding, which the batch decides
 _NOT_FINITE = "the model gives no numbers: its weights are NaN"
 
 
@@ -170,7 +171,7 @@ class Answers:
         probabilities = tf.gather(self._calibrate(found.marginals, given), labels, batch_dims=1)
         step_probabilities = tf.exp(found.token_log_probs[:, 0])
         if threshold is not None:
-            is_label &= probabilities >= threshold[:, tf.newaxis]
+            is_label &= probabilities >= threshold[:, tf.newaxis] - _ROUNDING
             # The lower place goes first among equals: the labels that stay move up in their order.
             places = tf.math.top_k(tf.cast(is_label, tf.int32), k=is_label.shape[1]).indices
             is_label, labels, probabilities, step_probabilities = (
