@@ -1,14 +1,21 @@
-"""10,000 malformed files among good ones through the C API: what is told of each, and what they cost.
+"""10,000 malformed files among good ones: what is told of each, and what they cost.
 
     python benchmarks/bench_malformed.py [--count 10000]
 
-The export of a small model is loaded by a process that never imports TensorFlow's Python. It is sent batches
-of 32 rows: 24 malformed files, four of them in all just below the limit on pixels, and 8 good ones. The
-answers of the good rows are compared, to the bit, with those of the same rows among other good ones.
+Through the C API: the export of a small model is loaded by a process that never imports TensorFlow's Python.
+It is sent batches of 32 rows: 24 malformed files, four of them in all just below the limit on pixels, and 8
+good ones. The answers of the good rows are compared, to the bit, with those of the same rows among other good
+ones.
+
+Through the stand-in for TensorFlow Serving of the tests, REST and gRPC: six clients at once send the same
+files, 6 beside 2 good ones in a request, and the stand-in joins requests to batches of up to 32 rows. There
+the same row is in another batch, of another size, each time: its text must be equal, its numbers nearly so.
 """
 
 import argparse
 import collections
+import concurrent.futures
+import contextlib
 import functools
 import itertools
 import json
@@ -16,6 +23,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -26,6 +34,12 @@ PLACES = range(0, BATCH_SIZE, BATCH_SIZE // NUM_GOOD)  # of the good rows
 SEED = 20260
 MAX_PEAK_GIB = 2.5  # above what the process holds once it is warm; the images of 178 million pixels take it
 MAX_KEPT_GIB = 2  # at the end: the allocator keeps some of what such an image took
+
+NUM_CLIENTS = 6  # half of them REST, half gRPC
+REQUEST_SIZE, GOOD_PER_REQUEST = 8, 2
+BATCHING = {"max_batch_size": BATCH_SIZE, "batch_timeout_s": 0.02, "allowed_batch_sizes": [8, 16, 24, 32]}
+NUM_BATCH_THREADS = 2  # each may hold what one batch may
+MAX_DIFFERENCE = 1e-5  # of a number of one row among other rows, in another place
 
 
 def main() -> int:
@@ -40,19 +54,25 @@ def main() -> int:
     targets = Targets()
     with tempfile.TemporaryDirectory() as folder:
         export_dir, signature = export_small_model(Path(folder))
-        command = [sys.executable, __file__, "--count", str(options.count)]
-        done = subprocess.run(
-            [*command, "--serve", str(export_dir), json.dumps(signature)],
-            capture_output=True,
-            check=False,
-        )
+        measure_c_api(export_dir, signature, options.count, targets)
+        measure_server(export_dir, options.count, targets)
+    return targets.status
+
+
+def measure_c_api(export_dir: Path, signature: dict, count: int, targets: Targets) -> None:
+    print("---- the C API")
+    command = [sys.executable, __file__, "--count", str(count)]
+    done = subprocess.run(
+        [*command, "--serve", str(export_dir), json.dumps(signature)], capture_output=True, check=False
+    )
     targets.check("exit status of the process that serves", abs(done.returncode), at_most=0)
     lines = done.stdout.decode().splitlines()
     if done.returncode:
         print(f"{lines[-1:]}\n{done.stderr.decode(errors='replace')[-2000:]}")
-        return targets.status
-    report(json.loads(lines[-1]), options.count, targets)
-    return targets.status
+        return
+    found = json.loads(lines[-1])
+    report(found, count, targets, MAX_PEAK_GIB)
+    targets.check("good rows with another bit anywhere", found["other_bits"], at_most=0)
 
 
 def export_small_model(folder: Path) -> tuple[Path, dict]:
@@ -69,7 +89,7 @@ def export_small_model(folder: Path) -> tuple[Path, dict]:
     return version, {"image_bytes": signature.inputs["image_bytes"].name, "outputs": outputs}
 
 
-def report(found: dict, count: int, targets: Targets) -> None:
+def report(found: dict, count: int, targets: Targets, max_peak_gib: float) -> None:
     kinds = sorted({kind for kind, _, _ in found["counts"]})
     print(f"{count} malformed and {found['num_good']} good rows; what was told of the malformed ones:")
     for kind in kinds:
@@ -77,15 +97,112 @@ def report(found: dict, count: int, targets: Targets) -> None:
         print(f"  {kind:<16} {', '.join(told)}")
     start, peak, end = (found[key] / 2**20 for key in ("rss_start", "rss_peak", "rss_end"))
     print(f"resident memory, GiB: {start:.2f} once warm, {peak:.2f} at most, {end:.2f} at the end")
-    print(f"{found['rows_per_s']:.0f} rows/s; the slowest batch {found['slowest_s']:.1f} s")
+    print(f"{found['rows_per_s']:.0f} rows/s; the slowest call {found['slowest_s']:.1f} s")
     targets.check("malformed rows with an error that their kind does not allow", found["wrong"], at_most=0)
     targets.check("good rows lost", found["lost"], at_most=0)
     targets.check("good rows with other labels", found["changed"], at_most=0)
-    targets.check("good rows with another bit anywhere", found["other_bits"], at_most=0)
     targets.check("different answers among the good rows", found["answers"], at_least=3)
     targets.check("malformed rows answered", found["num_bad"], at_least=count)
-    targets.check("GiB at most, above the start", peak - start, at_most=MAX_PEAK_GIB)
+    targets.check("GiB at most, above the start", peak - start, at_most=max_peak_gib)
     targets.check("GiB kept at the end", end - start, at_most=MAX_KEPT_GIB)
+
+
+# ---- the stand-in, and its clients here
+
+
+def measure_server(export_dir: Path, count: int, targets: Targets) -> None:
+    from malformed import GOOD_FILES, malformed_files
+    from serving_stand_in import start_stand_in
+
+    from cnnrnn_tf.serving.client import Client
+    from tfrecords.quiet import silence_native_stderr
+
+    print("---- the stand-in for TensorFlow Serving, by REST and gRPC")
+    good = list(GOOD_FILES.values())
+    batching = json.dumps({**BATCHING, "num_batch_threads": NUM_BATCH_THREADS})
+    with contextlib.ExitStack() as stack:
+        with silence_native_stderr():  # for good: libjpeg has a line for every damaged file
+            server = stack.enter_context(start_stand_in(export_dir, "--batching", batching))
+        clients = [
+            Client(url, timeout_s=300, retries=0) for url in (server.rest_url, server.grpc_url) for _ in "123"
+        ]
+        references = clients[0].tag(good)
+        rss_start, start = read_kib("VmRSS", server.pid), time.perf_counter()
+        requests = _Requests(malformed_files(SEED, count), good)
+        told, found = collections.Counter(), collections.Counter()
+        with concurrent.futures.ThreadPoolExecutor(NUM_CLIENTS) as pool:
+            senders = [pool.submit(send_all, client, requests, references, told, found) for client in clients]
+        slowest_s, difference = (
+            max(values) for values in zip(*(each.result() for each in senders), strict=True)
+        )
+        wall_s, log = time.perf_counter() - start, server.read_log()
+        names = ("wrong", "lost", "changed", "num_bad", "num_good")
+        result = {name: found[name] for name in names} | {
+            "counts": [[kind, error, number] for (kind, error), number in sorted(told.items())],
+            "answers": len({image.labels for image in references}),
+            "rss_start": rss_start,
+            "rss_peak": read_kib("VmHWM", server.pid),
+            "rss_end": read_kib("VmRSS", server.pid),
+            "rows_per_s": (found["num_bad"] + found["num_good"]) / wall_s,
+            "slowest_s": slowest_s,
+        }
+    num_runs = len(log["batch_sizes"]) - 1
+    print(f"{found['requests']} requests of {NUM_CLIENTS} clients in {num_runs} batches, {wall_s:.0f} s")
+    report(result, count, targets, NUM_BATCH_THREADS * MAX_PEAK_GIB)
+    targets.check("largest difference of a number of a good row", difference, at_most=MAX_DIFFERENCE)
+    targets.check("requests a batch", found["requests"] / num_runs, at_least=1.2)
+    targets.check("modules of TensorFlow's Python in the stand-in", len(log["tensorflow"]), at_most=0)
+
+
+class _Requests:
+    """Requests of malformed files among good ones, dealt out to threads."""
+
+    def __init__(self, bad, good: list[bytes]):
+        self.lock = threading.Lock()
+        self._bad, self._good, self._first = bad, good, itertools.count()
+
+    def take(self) -> tuple[list, list[int]]:
+        """The next malformed files, none at the end, and which good files go along: at the front and back."""
+        with self.lock:
+            group = list(itertools.islice(self._bad, REQUEST_SIZE - GOOD_PER_REQUEST))
+            first = next(self._first)
+            return group, [(first + i) % len(self._good) for i in range(GOOD_PER_REQUEST)]
+
+    def send(self, client, group: list, places: list[int]) -> list:
+        first, last = (self._good[i] for i in places)
+        return client.tag([first, *(each.data for each in group), last])
+
+
+def send_all(client, requests: _Requests, references: list, told, found) -> tuple[float, float]:
+    """Sends requests until there are none; returns the slowest one's seconds and the largest difference."""
+    slowest_s = difference = 0.0
+    while True:
+        group, places = requests.take()
+        if not group:
+            return slowest_s, difference
+        before = time.perf_counter()
+        images = requests.send(client, group, places)
+        slowest_s = max(slowest_s, time.perf_counter() - before)
+        with requests.lock:
+            found["requests"] += 1
+            found["num_good"] += len(places)
+            found["num_bad"] += len(group)
+            for image, place in zip((images[0], images[-1]), places, strict=True):
+                found["lost"] += not image.valid
+                found["changed"] += image.labels != references[place].labels
+                difference = max(difference, find_difference(image, references[place]))
+            for image, each in zip(images[1:-1], group, strict=True):
+                told[each.kind, image.error] += 1
+                found["wrong"] += image.error not in each.errors
+
+
+def find_difference(first, second) -> float:
+    pairs = zip(
+        (*first.probabilities, *first.step_probabilities, first.path_probability),
+        (*second.probabilities, *second.step_probabilities, second.path_probability),
+        strict=False,  # other labels are told of as such
+    )
+    return max(abs(one - other) for one, other in pairs)
 
 
 # ---- the process that serves: no TensorFlow in Python
@@ -174,9 +291,9 @@ def judge(answer: dict, group: list, told: collections.Counter, found: collectio
     found["num_bad"] += len(group)
 
 
-def read_kib(name: str) -> int:
-    """A line of /proc/self/status, such as VmHWM, the highest resident memory."""
-    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+def read_kib(name: str, process: int | str = "self") -> int:
+    """A line of /proc/PROCESS/status, such as VmHWM, the highest resident memory."""
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())[1])
 
 
 if __name__ == "__main__":

@@ -100,12 +100,19 @@ class Batcher:
     Rows are joined along the first dimension, and filled up to the next of the allowed batch sizes with the
     first row of the last request. If the run fails, or the requests do not fit together, all of them fail.
     With `pad_variable_length_inputs`, narrower inputs are widened with the first value of their request.
+    At most `num_batch_threads` batches run at once.
     """
 
     def __init__(
-        self, run, max_batch_size, batch_timeout_s, allowed_batch_sizes, pad_variable_length_inputs=False
+        self,
+        run,
+        max_batch_size,
+        batch_timeout_s,
+        allowed_batch_sizes,
+        pad_variable_length_inputs=False,
+        num_batch_threads=2,
     ):
-        self._run = run
+        self._run, self._threads = run, threading.Semaphore(num_batch_threads)
         self._max_batch_size, self._timeout_s = max_batch_size, batch_timeout_s
         self._allowed, self._pads = allowed_batch_sizes, pad_variable_length_inputs
         self._lock, self._open = threading.Lock(), None
@@ -146,7 +153,8 @@ class Batcher:
             if self._open is batch:
                 self._open = None
         try:
-            batch.outputs, batch.error = self._run(self._join(batch)), None
+            with self._threads:
+                batch.outputs, batch.error = self._run(self._join(batch)), None
         except ServerError as error:
             batch.error = error
         finally:

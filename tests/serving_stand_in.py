@@ -65,6 +65,7 @@ class StandIn:
 
     rest_url: str
     grpc_url: str
+    pid: int
 
     def fail_next(self, *faults):
         """Sets what happens to the next requests, one each."""
@@ -91,7 +92,7 @@ def start_stand_in(export_dir, *flags):
         if not line:
             raise RuntimeError(f"the stand-in ended with status {process.wait()}")
         ports = json.loads(line)
-        yield StandIn(f"http://127.0.0.1:{ports['rest']}", f"grpc://127.0.0.1:{ports['grpc']}")
+        yield StandIn(f"http://127.0.0.1:{ports['rest']}", f"grpc://127.0.0.1:{ports['grpc']}", process.pid)
     finally:
         process.kill()
         process.wait()
