@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from tiny_model import VOCABULARY, make_model, make_photograph
 
-from cnnrnn_tf.commands import predict
+from cnnrnn_tf.commands import predict, tagged_images
 from cnnrnn_tf.commands.__main__ import main
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.evaluation.calibration import Calibration, apply_temperature
+from cnnrnn_tf.serving.tagged_image import TaggedImage
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 
@@ -81,6 +82,18 @@ def test_a_folder_without_images_and_a_name_that_looks_like_a_pattern(tmp_path):
     paths, problems = predict.find_images([str(odd), str(tmp_path / "empty")])
     assert paths == [odd]
     assert problems == [(str(tmp_path / "empty"), "no images in this folder")]
+
+
+def test_a_name_that_is_no_utf_8_leaves_json_that_is(capsysbinary):
+    report = tagged_images.Report(as_json=True)
+    report.add_problem("\udcff.jpg", "empty")
+    report.add(Path("é\udcfe.jpg"), TaggedImage(("été",), (0.5,), (0.5,), 0.5))
+    report.add_problem("é.jpg", "empty")
+    lines = capsysbinary.readouterr().out.splitlines()
+    assert lines[2].decode() == '{"image": "é.jpg", "error": "empty"}'
+    rows = [json.loads(line) for line in lines]
+    assert [os.fsencode(row["image"]) for row in rows[:2]] == [b"\xff.jpg", "é".encode() + b"\xfe.jpg"]
+    assert rows[1]["labels"] == ["été"]
 
 
 def test_no_images_at_all_are_a_mistake():

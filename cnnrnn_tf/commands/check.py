@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from cnnrnn_tf.commands.tagging import find_images
+from cnnrnn_tf.serving.tagged_image import format_json
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
@@ -41,7 +41,7 @@ class Check:
             from cnnrnn_tf.serving.check import check_export
 
         report = check_export(self.export, images, latency=self.latency, timeout_s=self.timeout_s)
-        print(json.dumps(report.facts, ensure_ascii=False) if self.json else "\n".join(report.lines))
+        print(format_json(report.facts) if self.json else "\n".join(report.lines))
         return 0 if report.ok else 1
 
 

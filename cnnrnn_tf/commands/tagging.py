@@ -7,18 +7,14 @@ of them read or print is here once.
 from __future__ import annotations
 
 import glob
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
-
-if TYPE_CHECKING:
-    from cnnrnn_tf.serving.tagged_image import TaggedImage
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 
@@ -139,14 +135,14 @@ class Report:
             return
         self.tagged.append((path, image))
         if self._as_json:
-            _print_json({"image": str(path), **asdict(image), **self._facts})
+            print(format_json({"image": str(path), **asdict(image), **self._facts}))
         else:
             print("\n".join(_format(path, image, self._given, self._word)))
 
     def add_problem(self, word: str, reason: str) -> None:
         self.num_problems += 1
         if self._as_json:
-            _print_json({"image": word, "error": reason})
+            print(format_json({"image": word, "error": reason}))
         else:
             print(f"{word}: {reason}", file=sys.stderr)
 
@@ -181,10 +177,6 @@ def _find_files(word: str) -> tuple[list[Path], str]:
         files = sorted(Path(each) for each in glob.glob(word))
         return [each for each in files if each.is_file()], "no file matches"
     return [], "no such file"
-
-
-def _print_json(row: dict) -> None:
-    print(json.dumps(row, ensure_ascii=False))
 
 
 def _format(path: Path, image: TaggedImage, given: list[str], word: str) -> Iterator[str]:

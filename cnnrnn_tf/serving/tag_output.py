@@ -21,31 +21,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cnnrnn_tf.serving.image_walk import sort_key
+from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
-
-if TYPE_CHECKING:
-    from cnnrnn_tf.serving.signatures import TaggedImage
 
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 16
 
 
 def format_row(name: str, image: TaggedImage, calibrated: bool) -> bytes:
-    r"""One line of JSON, as `cnnrnn predict --json` has it, with its "\n".
-
-    A name that is no UTF-8 is written in ASCII, its odd bytes as Python's surrogate escapes: reading the line
-    as JSON and `os.fsencode` give the name back.
-    """
+    r"""One line of JSON, as `cnnrnn predict --json` has it, with its "\n"."""
     row = {"image": name, "error": image.error}
     if image.valid:
         row = {"image": name, **asdict(image), "calibrated": calibrated}
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(row).encode() + b"\n"
+    return format_json(row).encode() + b"\n"
 
 
 def parse_row(line: bytes, path: str | Path, number: int) -> tuple[str, str]:
