@@ -1,16 +1,19 @@
 """`cnnrnn client` and the class below it, against a stand-in for TensorFlow Serving (serving_stand_in.py)."""
 
 import base64
+import contextlib
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -228,6 +231,83 @@ def test_a_server_that_does_not_answer_is_given_up_and_not_asked_again(connect, 
     assert count() == 1
 
 
+@contextlib.contextmanager
+def serve_bytes(*pieces, pause_s=0.0):
+    """The URL of a server that answers one request with these bytes, piece by piece; and what it is sent."""
+    received = []
+
+    def answer():
+        connection, _ = listener.accept()
+        with connection:
+            file = connection.makefile("rb")
+            received.extend(iter(file.readline, b"\r\n"))
+            (length,) = (int(line.split()[1]) for line in received if line.startswith(b"Content-Length"))
+            file.read(length)
+            with contextlib.suppress(OSError):  # the client has gone
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(pause_s)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", received
+        thread.join()
+
+
+def write_answer(value, length=None):
+    body = json.dumps(value).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (length or len(body)) + body
+
+
+def test_an_answer_that_drips_is_given_up_in_time():
+    with (
+        serve_bytes(write_answer([], length=1000), *[b" "] * 20, pause_s=0.1) as (url, _),
+        pytest.raises(ServingError, match=r"no answer from \S+ within 0.5 s"),
+    ):
+        Client(url, timeout_s=0.5, retries=0).tag(PHOTOGRAPHS[:1])
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again():
+    with (
+        serve_bytes(write_answer({"predictions": []}, length=1000)) as (url, _),
+        pytest.raises(ServerUnavailable, match=r"closed the connection"),
+    ):
+        Client(url, retries=0).tag(PHOTOGRAPHS[:1])
+
+
+@pytest.mark.parametrize("predictions", [5, None, [5], {"labels": []}, [{"labels": [], "num_labels": "2"}]])
+def test_answers_of_another_model_are_one_line(predictions):
+    with (
+        serve_bytes(write_answer({"predictions": predictions})) as (url, _),
+        pytest.raises(ServingError, match=r"the model is no (tagger|export of `cnnrnn export`)"),
+    ):
+        Client(url, retries=0).tag(PHOTOGRAPHS[:1])
+
+
+def test_a_grpc_answer_without_rows_is_one_line():
+    from cnnrnn_tf.serving.grpc_transport import GrpcTransport
+
+    class Service:
+        def Predict(self, request, timeout):
+            return SimpleNamespace(outputs={"y": tf.make_tensor_proto(1.0)})
+
+    transport = GrpcTransport("nowhere:1", timeout_s=1)
+    transport._service = Service()
+    with pytest.raises(ServingError, match="without a row of each output for each image"):
+        transport.predict("tagger", None, "serving_default", {"image_bytes": [b""]})
+
+
+def test_a_path_before_the_api_s_own_may_hold_anything():
+    with (
+        serve_bytes(write_answer({"predictions": []})) as (url, received),
+        pytest.raises(ServingError, match="0 rows came back for 1 images"),
+    ):
+        Client(f"{url}/été one%20two/", model="a b", retries=0).tag(PHOTOGRAPHS[:1])
+    assert received[0].startswith(b"POST /%C3%A9t%C3%A9%20one%20two/v1/models/a%20b:predict HTTP/1.1\r\n")
+
+
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_waits_double_and_are_shortened_at_random_where_no_server_is(scheme, monkeypatch):
     with socket.socket() as unused:
@@ -314,6 +394,11 @@ MISTAKES = [
     ("--url localhost", "URL 'localhost': expected http://host:8501"),
     ("--url http://localhost:port", "URL 'http://localhost:port': expected http://host:8501"),
     ("--url http:///x", "URL 'http:///x': expected http://host:8501"),
+    ("--url http://[::1:8501", "URL 'http://[::1:8501': expected http://host:8501"),
+    ("--url grpc://localhost", "URL 'grpc://localhost': expected http://host:8501"),
+    ("--url http://me:secret@host:8501", "URL with a user or a password: neither would be sent; expected"),
+    ("--url grpc://host:8500/prefix", "URL 'grpc://host:8500/prefix': gRPC has no path; expected"),
+    ("--url http://a..b:8501 --retries 0", "no server at http://a..b:8501 (encoding with 'idna' codec"),
     ("--batch-size 0", "batch_size 0: expected 1 or more"),
     ("--retries -1", "retries -1: expected 0 or more"),
     ("--timeout-s 0", "timeout_s 0.0: expected more than 0"),

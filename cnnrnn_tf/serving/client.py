@@ -141,16 +141,23 @@ class Client:
 
 
 def _make_transport(url, timeout_s):
-    scheme, _, rest = url.rpartition("://")
-    parts = urlsplit(f"{scheme or 'grpc'}://{rest}")
+    expected = "expected http://host:8501 (REST) or grpc://host:8500 (gRPC)"
     try:
-        is_complete = bool(parts.hostname) and (parts.port is not None or scheme in ("http", "https"))
-    except ValueError:  # a port that is no number
-        is_complete = False
+        parts = urlsplit(url if "://" in url else f"grpc://{url}")
+        is_grpc = parts.scheme == "grpc"
+        is_complete = (
+            bool(parts.hostname) and " " not in parts.netloc and (parts.port is not None or not is_grpc)
+        )
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        raise UserError(f"URL {url!r}: {expected}") from None
+    if "@" in parts.netloc:  # and not shown: it may hold a password
+        raise UserError(f"URL with a user or a password: neither would be sent; {expected}")
     if not is_complete or parts.scheme not in ("http", "https", "grpc") or parts.query or parts.fragment:
-        raise UserError(f"URL {url!r}: expected http://host:8501 (REST) or grpc://host:8500 (gRPC)")
-    if parts.scheme != "grpc":
+        raise UserError(f"URL {url!r}: {expected}")
+    if not is_grpc:
         return RestTransport(url, timeout_s)
+    if parts.path.strip("/"):
+        raise UserError(f"URL {url!r}: gRPC has no path; {expected}")
     from cnnrnn_tf.serving.grpc_transport import GrpcTransport
 
     return GrpcTransport(parts.netloc, timeout_s)
@@ -219,3 +226,5 @@ def _read_row(row):
         )
     except KeyError as error:
         raise ServingError(f"the model answers without {error}: it is no export of `cnnrnn export`") from None
+    except TypeError as error:  # a number where there should be a list, or the other way round
+        raise ServingError(f"the model is no export of `cnnrnn export`: {error}") from None

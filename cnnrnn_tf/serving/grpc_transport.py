@@ -53,7 +53,12 @@ class GrpcTransport:
             response = self._service.Predict(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
             raise self._describe(error) from None
-        return _read_rows({name: tf.make_ndarray(proto) for name, proto in response.outputs.items()})
+        try:
+            return _read_rows({name: tf.make_ndarray(proto) for name, proto in response.outputs.items()})
+        except (TypeError, ValueError):
+            raise ServingError(
+                f"{self._url} answers without a row of each output for each image: the model is no tagger"
+            ) from None
 
     def _describe(self, error):
         code, reason = error.code(), one_line(error.details() or "no reason given")

@@ -7,12 +7,14 @@ import base64
 import http.client
 import json
 import ssl
+import time
 from urllib.parse import quote, urlsplit
 
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError, describe_timeout, one_line
 
 _TRY_AGAIN = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
-_CLOSED = (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionError)
+_CLOSED = (http.client.RemoteDisconnected, http.client.IncompleteRead, OSError)
+_CHUNK_BYTES = 1 << 16
 
 
 class RestTransport:
@@ -28,7 +30,8 @@ class RestTransport:
         self._url, self._timeout_s = url, timeout_s
         parts = urlsplit(url)
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._host, self._port = parts.hostname, parts.port
+        self._prefix = quote(parts.path.rstrip("/"), safe="/%")
 
     def predict(self, model, version, signature, inputs):
         """Asks for one batch.
@@ -59,9 +62,10 @@ class RestTransport:
         connection = self._connect(self._host, self._port, timeout=self._timeout_s)
         try:
             self._open(connection)
+            deadline, connected = time.monotonic() + self._timeout_s, connection.sock
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            return response.status, response.read()
+            return response.status, _read_until(deadline, response, connected)
         except TimeoutError:
             raise describe_timeout(self._url, self._timeout_s) from None
         except _CLOSED as error:
@@ -78,8 +82,9 @@ class RestTransport:
             connection.connect()
         except ssl.SSLError as error:
             raise ServingError(f"{self._url} offers no connection by TLS ({_name(error)})") from None
-        except OSError as error:
-            reason = error.strerror or "no answer in time"
+        except (OSError, UnicodeError, http.client.InvalidURL) as error:
+            is_late = isinstance(error, TimeoutError)
+            reason = "no answer in time" if is_late else getattr(error, "strerror", None) or _name(error)
             raise ServerUnavailable(
                 f"no server at {self._url} ({reason}): start it, or correct the URL"
             ) from None
@@ -90,9 +95,23 @@ class RestTransport:
         except (ValueError, KeyError, TypeError):
             begin = one_line(answer[:80].decode(errors="replace"))
             raise ServingError(f"{self._url} answers, but not as TensorFlow Serving does: {begin}") from None
-        if not all(isinstance(row, dict) for row in rows):
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ServingError(f"{self._url} answers without names of outputs: the model is no tagger")
         return rows
+
+
+def _read_until(deadline, response, connected):
+    """The body. A socket's own time-out begins anew with each byte that arrives."""
+    data = bytearray()
+    while part := response.read1(_CHUNK_BYTES):
+        data += part
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise TimeoutError
+        connected.settimeout(remaining_s)
+    if response.length:
+        raise http.client.IncompleteRead(bytes(data), response.length)
+    return bytes(data)
 
 
 def _to_instances(inputs):
