@@ -234,6 +234,45 @@ def test_rows_that_depend_on_the_batch_or_that_rest_cannot_answer_with_are_refus
     assert problem in "".join(found)
 
 
+def test_numbers_are_compared_by_the_largest_of_their_row():
+    def differs(first, second):
+        return bool(comparison.find_differences({"y": [np.array(first)]}, {"y": [np.array(second)]}, 1e-4))
+
+    assert not differs([1000.0, 0.01], [1000.0, 0.08])  # a logit that nearly cancels out
+    assert differs([1.0, 0.01], [1.0, 0.0102])
+    assert differs([1000.0, 0.01], [1000.2, 0.01])
+    assert differs([np.inf, 0.01], [np.inf, 0.02]) and differs([np.nan], [1.0])
+    assert not differs([np.inf, np.nan], [np.inf, np.nan])
+
+
+def test_exports_of_other_programs_are_fed_what_they_can_take(tmp_path):
+    """A text model and a CNN for pixels of any size; the version folder is a link to another place."""
+    module = tf.Module()
+    module.kernel = tf.Variable(np.random.default_rng(0).normal(size=[3, 3, 3, 8]).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def shout(text):
+        words = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="strict")
+        return {"shouted": tf.strings.upper(words)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], name="pixels")])
+    def convolve(pixels):
+        maps = tf.nn.max_pool2d(tf.nn.conv2d(pixels, module.kernel, 1, "VALID"), 8, 8, "VALID")
+        return {"features": tf.reduce_mean(maps, [1, 2])}
+
+    tf.saved_model.save(module, str(tmp_path / "stored"), {"serving_default": shout, "cnn": convolve})
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "1").symlink_to("../stored")
+    assert check.check_export(tmp_path / "served").problems == ()
+
+
+def test_halves_may_round_otherwise_in_other_batches_but_not_in_another_runtime(tmp_path, monkeypatch):
+    path = save(tmp_path, lambda encoded: {"y": tf.cast(tf.cast(lengths(encoded), tf.bfloat16), tf.float32)})
+    monkeypatch.setattr(comparison, "_to_numpy", lambda tensor: tensor.numpy() * 1.001)
+    (problem,) = check.check_export(path).problems
+    assert problem.startswith("the C API and Python disagree on output 'y' of serving_default (image 1: ")
+
+
 def test_an_output_that_has_no_row_an_image_is_refused(tmp_path):
     path = save(tmp_path, lambda encoded: {"y": tf.reshape(tf.tile(lengths(encoded), [2]), [-1])})
     (problem,) = check.check_export(path).problems

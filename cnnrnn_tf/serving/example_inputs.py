@@ -1,7 +1,8 @@
 """A signature and image files enter; inputs that the signature takes, one row an image, leave.
 
-Signatures of other models are served as well as can be without knowing them: strings, one a row, are images;
-options by their names as in this project's signatures; other numbers are 0, real ones between 0 and 1.
+Signatures of other models are served as well as can be without knowing them: strings, one a row, are images,
+or text where nothing decodes images; options by their names as in this project's signatures; other numbers
+are 0, real ones between 0 and 1; dimensions that are free are as large as CNNs need them.
 """
 
 import io
@@ -13,6 +14,8 @@ from cnnrnn_tf.serving.examples import make_example
 from cnnrnn_tf.serving.signature_lints import CLASSIFY, REGRESS
 
 _SEED = 0
+_FREE_SIDE_PX = 128  # where the height and the width of pixels are free
+_IMAGE_DECODERS = {f"Decode{name}" for name in ("Image", "Jpeg", "AndCropJpeg", "Png", "Gif", "Bmp", "WebP")}
 
 
 def make_images():
@@ -29,6 +32,13 @@ def draw_photograph(height_px, width_px):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=95)
     return file.getvalue()
+
+
+def make_rows(images, operations):
+    """Returns what to send as strings: the images, or as many sentences if no operation decodes images."""
+    if not images or _IMAGE_DECODERS & set(operations):
+        return list(images)
+    return [f"photograph number {i + 1} of the sea".encode() for i in range(len(images))]
 
 
 def takes_images(signature):
@@ -56,7 +66,9 @@ def _make_input(key, info, signature, rows):
         array[:] = rows
         return array
     dtype = tf.as_dtype(info.dtype)
-    shape = [len(rows), *(max(dimension.size, 1) for dimension in info.tensor_shape.dim[1:])]
+    sizes = [dimension.size for dimension in info.tensor_shape.dim[1:]]
+    free = _FREE_SIDE_PX if dtype.is_floating and len(sizes) == 3 else 1
+    shape = [len(rows), *(free if size == -1 else size for size in sizes)]
     if dtype == tf.string:
         return np.full(shape, b"", object)
     option = _find_option(key, signature)

@@ -41,10 +41,11 @@ class Export:
 
 
 def lint_version(export):
-    if export.path.resolve().name.isdecimal():
+    name = export.path.absolute().name  # a link may lead anywhere: the server goes by the link's name
+    if name.isdecimal():
         return []
     return [
-        f"the folder is named {export.path.resolve().name!r}, and the server reads only folders named by a "
+        f"the folder is named {name!r}, and the server reads only folders named by a "
         "version number: move it to a folder such as 1"
     ]
 
