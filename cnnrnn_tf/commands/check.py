@@ -27,7 +27,7 @@ class Check:
     images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")] = ()
     """Files, folders or patterns to run; by default two made pictures and some of the run's examples."""
     latency: bool = True
-    """Time it at batch 1, 8 and 32: about 15 seconds more, of a large model a minute."""
+    """Time it at batch 1, 8 and 32: about 15 seconds more, of a large model half a minute."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the report as one line of JSON."""
     timeout_s: int = 600

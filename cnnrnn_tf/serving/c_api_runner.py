@@ -39,7 +39,7 @@ _DTYPES = {  # TensorFlow's number: NumPy's type
 }
 _STRING = 7
 _BFLOAT16 = 14  # NumPy has none: outputs are widened to float32, which loses nothing
-_MIN_REPETITIONS, _MAX_REPETITIONS = 3, 50
+_MAX_REPETITIONS = 50
 _TSTRING_SIZE = 24  # sizeof(TF_TString)
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
 
@@ -123,12 +123,18 @@ def _run_call(session, call):
 
 
 def _time_call(session, call, seconds):
-    """Returns the seconds of each repetition; the first call, which allocates, is not among them."""
+    """Returns the seconds of each repetition.
+
+    The first call, which allocates, is not among them, unless it took longer than `seconds`: of a call so
+    slow it is a trifle, and another would only tell the same.
+    """
+    start = time.perf_counter()
     outputs = _run_call(session, call)
+    first = time.perf_counter() - start
     if isinstance(outputs, str):
         return outputs
-    times = []
-    while len(times) < _MIN_REPETITIONS or (sum(times) < seconds and len(times) < _MAX_REPETITIONS):
+    times = [first] if first > seconds else []
+    while sum(times) < seconds and len(times) < _MAX_REPETITIONS:
         start = time.perf_counter()
         session.run(**call)
         times.append(time.perf_counter() - start)

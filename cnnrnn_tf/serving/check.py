@@ -37,7 +37,7 @@ __all__ = [
     "run_signature_tf1",
 ]
 
-MAX_EXAMPLES = 4  # of the run's own pictures, beside the two that are made
+MAX_EXAMPLES = 2  # of the run's own pictures, beside the two that are made: VGG16 runs each 30 times
 
 _LINTS = (  # (what holds if the lint finds nothing, the lint)
     ("its folder is named by a version number", lints.lint_version),

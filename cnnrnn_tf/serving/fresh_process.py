@@ -55,7 +55,7 @@ def run_calls(runner, export_dir, calls, operations=(), timeout_s=600, timed=(),
         operations: names of operations whose registered kernels to list (C_API only).
         timeout_s: after which the process is ended.
         timed: calls to repeat and time, after the others (C_API only).
-        seconds: for which each of these is repeated, though three times at least.
+        seconds: for which each of these is repeated.
 
     Returns:
         {"calls": [{output name: array}, or what TensorFlow said against the call], "kernels": {operation:
