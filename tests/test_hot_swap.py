@@ -119,13 +119,14 @@ def publish(saved, folder):
     return export_module._publish(partial, folder)
 
 
-def publish_in_place(saved, folder):
-    """What it must not do."""
+def publish_in_place(saved, folder, wait_for_failure):
+    """What it must not do; goes on once the reader has stumbled over each step."""
     version = folder / str(1 + max(int(path.name) for path in folder.iterdir()))
     version.mkdir()
-    for name in ("saved_model.pb", "variables"):
-        time.sleep(0.3)
-        (shutil.copytree if (saved / name).is_dir() else shutil.copy)(saved / name, version / name)
+    wait_for_failure("holds no saved_model.pb")
+    shutil.copy(saved / "saved_model.pb", version)
+    wait_for_failure("Could not find variable")
+    shutil.copytree(saved / "variables", version / "variables")
 
 
 def test_no_load_fails_while_versions_appear_and_old_ones_go(saved, tmp_path):
@@ -152,10 +153,12 @@ def test_the_reader_does_see_versions_that_are_written_in_place(saved, tmp_path)
     folder.mkdir()
     publish(saved, folder)
     with reading(folder, b"four", tmp_path) as reader:
-        publish_in_place(saved, folder)
-    failures = [line["failure"] for line in reader.lines() if "failure" in line]
-    assert any("holds no saved_model.pb" in failure for failure in failures)
-    assert any("Could not find variable" in failure for failure in failures)
+
+        def wait_for_failure(words):
+            reader.wait(lambda lines: any(words in line.get("failure", "") for line in lines))
+
+        publish_in_place(saved, folder, wait_for_failure)
+        reader.wait_for_version(2)
 
 
 @pytest.mark.long
