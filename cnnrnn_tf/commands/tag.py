@@ -135,7 +135,7 @@ def hash_model(path: Path) -> str:
     if (path / "config.json").is_file():
         files = [path / name for name in _RUN_FILES if (path / name).is_file()]
     else:
-        from cnnrnn_tf.serving.check import find_export
+        from cnnrnn_tf.serving.versions import find_export
 
         path = find_export(path)
         files = sorted(file for pattern in _EXPORT_FILES for file in path.glob(pattern) if file.is_file())

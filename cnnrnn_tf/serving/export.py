@@ -24,7 +24,6 @@ import tensorflow as tf
 
 from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.serving.answers import check_vocabulary
-from cnnrnn_tf.serving.check import find_export
 from cnnrnn_tf.serving.model_card import TrainingFacts, write_model_card
 from cnnrnn_tf.serving.precision import FLOAT32
 from cnnrnn_tf.serving.signatures import (
@@ -35,6 +34,7 @@ from cnnrnn_tf.serving.signatures import (
     FeatureTagger,
     Tagger,
 )
+from cnnrnn_tf.serving.versions import find_export
 from cnnrnn_tf.serving.warmup import DEFAULT_BATCH_SIZE, find_inputs, write_warmup_requests
 from tfrecords import vocabulary as vocabulary_file
 from tfrecords.errors import UserError
