@@ -98,6 +98,18 @@ def test_the_files_joined_are_the_rows_of_the_local_command(
     }
 
 
+def test_a_file_that_a_store_does_not_give_says_why(monkeypatch):
+    from apache_beam.io.filesystem import BeamIOError
+
+    def open_file(path):
+        raise BeamIOError("quota exceeded")
+
+    monkeypatch.setattr(tag_beam, "open_file", open_file)
+    shards = tag_beam._ShardTagger("export", "test://photos", "out", "{}", (), 8, 1, shared=None)
+    data, reason = shards._read("1.jpg")
+    assert data == b"" and reason.startswith("quota exceeded")
+
+
 @pytest.mark.long
 def test_worker_processes_of_beam_give_the_same_rows(album, export_dir, tmp_path):
     """Without options the DirectRunner starts a process a core, as on a cluster: each loads the export."""

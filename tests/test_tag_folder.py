@@ -402,6 +402,15 @@ def test_only_one_process_writes(photos, tmp_path):
     assert len(read_rows(out)) == 31
 
 
+def test_a_file_system_without_locks_is_one_line(photos, tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(tag_output_module.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"tags.jsonl: cannot be locked \(No locks available\); choose an"):
+        run(photos, tmp_path / "tags.jsonl")
+
+
 def test_a_full_disk_is_one_line_and_what_is_written_is_gone_on_with(photos, tmp_path, monkeypatch):
     run(photos, tmp_path / "whole.jsonl")
     out = tmp_path / "tags.jsonl"

@@ -173,7 +173,7 @@ class _ShardTagger:
             with open_file(join_path(self.folder, name)) as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            return b"", error.strerror
+            return b"", error.strerror or str(error) or type(error).__name__  # Beam's own have no strerror
         return (data, "") if len(data) <= MAX_FILE_BYTES else (b"", "too large")
 
 

@@ -191,6 +191,10 @@ def open_output(path: Path, made_of: dict, overwrite: bool = False) -> Iterator[
             raise UserError(
                 f"{path}: another process is writing it; wait for that one, or choose another --out"
             ) from None
+        except OSError as error:  # some network file systems have no locks
+            raise UserError(
+                f"{path}: cannot be locked ({error.strerror}); choose an --out on another file system"
+            ) from None
         if overwrite:
             path.unlink(missing_ok=True)
             output.part.unlink(missing_ok=True)
