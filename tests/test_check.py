@@ -510,6 +510,7 @@ def test_a_run_s_own_examples_are_among_the_images(tmp_path):
     for i in range(9):
         (folder / f"{i}.jpg").write_bytes(bytes([i]))
     assert check.read_examples(version) == [b"\0", b"\1"]
+    assert check.read_examples(Path("/1")) == []  # there is nothing above it
 
 
 def test_the_latency_is_that_of_the_c_api_s_process(good_report):

@@ -140,7 +140,7 @@ def lint_export(path):
 
 def read_examples(export_dir):
     """Returns some of the pictures, as bytes, that a run keeps beside its export: RUN/figures/examples."""
-    folder = export_dir.resolve().parents[1] / "figures" / "examples"
+    folder = export_dir.resolve().parent.parent / "figures" / "examples"
     files = sorted(path for path in folder.glob("*") if path.is_file())
     return [path.read_bytes() for path in files[:MAX_EXAMPLES]]
 
