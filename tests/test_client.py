@@ -326,6 +326,12 @@ def test_waits_double_and_are_shortened_at_random_where_no_server_is(scheme, mon
     assert len({wait / longest for wait, longest in zip(waits, (0.5, 1, 2, 4), strict=True)}) > 1
 
 
+def test_no_wait_is_longer_than_half_a_minute():
+    waits = list(Client("http://nowhere", retries=2000)._waits())
+    assert waits.pop() is None
+    assert max(waits) <= 30 and min(waits[10:]) >= 15
+
+
 # ---- what is not a tagger
 
 
@@ -404,6 +410,7 @@ MISTAKES = [
     ("--timeout-s 0", "timeout_s 0.0: expected more than 0"),
     ("--beam-size 99999999999", "beam_size 99999999999: no export takes such a number"),
     ("--threshold nan", "threshold nan: no export takes such a number"),
+    ("--timeout-s inf", "timeout_s inf: expected more than 0, and 1,000,000 at most"),
     ("--given sky --beam-size 3", "given labels and beam_size: no signature takes both; leave out one"),
     (
         "--url http://127.0.0.1:9 --retries 0",

@@ -22,6 +22,7 @@ __all__ = ["Client", "ServerUnavailable", "ServingError"]
 _MAX_BATCH_BYTES = 64 << 20
 _GIVEN_MULTIPLE = 16
 _INT32_LIMIT = 2**31
+_MAX_TIMEOUT_S, _MAX_WAIT_S = 1e6, 30.0
 
 
 class Client:
@@ -48,8 +49,8 @@ class Client:
             retries: how often a request is sent again that found no server, or one that is overloaded or
                 restarting (503, 429, UNAVAILABLE, RESOURCE_EXHAUSTED). Tagging changes nothing on the server,
                 so sending twice does no harm.
-            first_wait_s: seconds before the first of these; each further wait is twice as long, and each is
-                shortened at random by up to half, so that many clients do not come back at once.
+            first_wait_s: seconds before the first of these; each further wait is twice as long, up to 30 s.
+                Each is shortened at random by up to half, so that many clients do not come back at once.
             batch_size: images in a request, at most; fewer if they are large. Not above the server's
                 max_batch_size.
 
@@ -57,7 +58,10 @@ class Client:
             UserError: the URL is of neither kind, a number is out of range, or gRPC is not installed.
         """
         for is_fine, message in (
-            (timeout_s > 0, f"timeout_s {timeout_s}: expected more than 0"),
+            (
+                0 < timeout_s <= _MAX_TIMEOUT_S,
+                f"timeout_s {timeout_s}: expected more than 0, and {_MAX_TIMEOUT_S:,.0f} at most",
+            ),
             (retries >= 0, f"retries {retries}: expected 0 or more"),
             (batch_size >= 1, f"batch_size {batch_size}: expected 1 or more"),
         ):
@@ -136,7 +140,7 @@ class Client:
     def _waits(self):
         """Seconds to wait after each attempt that fails; None after the last."""
         for i in range(self._retries):
-            yield self._first_wait_s * 2**i * random.uniform(0.5, 1)
+            yield min(self._first_wait_s * 2.0 ** min(i, 100), _MAX_WAIT_S) * random.uniform(0.5, 1)
         yield None
 
 
