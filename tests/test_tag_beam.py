@@ -98,6 +98,18 @@ def test_the_files_joined_are_the_rows_of_the_local_command(
     }
 
 
+def test_options_of_the_search_are_those_of_the_local_command(quick, album, export_dir, tmp_path, capfd):
+    options = ["--min-length", "3", "--threshold", "0.5"]
+    assert tag(album, export_dir, tmp_path / "tags.jsonl", *options) == 1
+    assert tag_by_beam(album, export_dir, tmp_path / "tags", *options) == 1
+    assert read_joined(tmp_path / "tags") == (tmp_path / "tags.jsonl").read_bytes()
+    capfd.readouterr()
+    assert tag_by_beam(album, export_dir, tmp_path / "tags") == 2
+    assert "was begun with --min-length 3, and now it is none" in capfd.readouterr().err
+    assert tag_by_beam(album, export_dir, tmp_path / "others", "--max-length", "9") == 2
+    assert capfd.readouterr().err == "error: max_length 9: expected 1 to 3\n"
+
+
 def test_a_file_that_a_store_does_not_give_says_why(monkeypatch):
     from apache_beam.io.filesystem import BeamIOError
 
@@ -105,7 +117,7 @@ def test_a_file_that_a_store_does_not_give_says_why(monkeypatch):
         raise BeamIOError("quota exceeded")
 
     monkeypatch.setattr(tag_beam, "open_file", open_file)
-    shards = tag_beam._ShardTagger("export", "test://photos", "out", "{}", (), 8, 1, shared=None)
+    shards = tag_beam._ShardTagger("export", "test://photos", "out", "{}", (), {}, 8, 1, shared=None)
     data, reason = shards._read("1.jpg")
     assert data == b"" and reason.startswith("quota exceeded")
 

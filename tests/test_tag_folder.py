@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.signatures import Tagger
 from cnnrnn_tf.serving.tag_folder import read_image, tag_folder
 from cnnrnn_tf.serving.tag_output import open_output
+from cnnrnn_tf.serving.tagged_images import with_options
 from tfrecords.errors import UserError
 
 MADE_OF = {"model": "a" * 64, "--given": [], "FOLDER": "photos"}
@@ -486,6 +488,29 @@ def test_the_rows_are_those_of_predict_to_the_digit(quick, album, tmp_path, capf
     assert capfd.readouterr().out.endswith("(1 cut off)\nall of them before\n")
 
 
+def test_rows_are_searched_by_the_options_and_not_gone_on_with_by_others(
+    quick, loaded, album, tmp_path, capfd
+):
+    out, (tagger, _) = tmp_path / "tags.jsonl", loaded
+    words = ["tag", str(album), "--model", "RUN", "--out", str(out)]
+    options = ["--beam-size", "3", "--min-length", "2", "--max-length", "2", "--threshold", "0.8"]
+    assert main([*words, *options]) == 1
+    files = [path.read_bytes() for path in sorted(album.glob("*.jpg"))]
+    numbers = {"beam_size": 3, "min_length": 2, "max_length": 2, "threshold": 0.8}
+    columns = {name: tf.constant([number] * len(files)) for name, number in numbers.items()}
+    found = tagger.tag(tf.constant(files), **columns)["labels"].numpy().tolist()
+    labels = [row.get("labels", []) for row in read_rows(out)]
+    assert labels == [[name.decode() for name in row if name] for row in found]
+    assert {len(row) for row in labels} == {0, 1, 2}
+    capfd.readouterr()
+    for others in ([], options[2:], [*options[:-1], "0.7"]):
+        assert main([*words, *others]) == 2
+        assert "was begun with --" in capfd.readouterr().err
+    old = SimpleNamespace(signatures={"serving_default": None})
+    with pytest.raises(UserError, match="beam_size: this export has no signature tag; export the run again"):
+        with_options(old, {"beam_size": 2})
+
+
 def test_the_bar_counts_what_was_there_before(quick, album, tmp_path, capfd):
     (album / "33.jpg").write_bytes(make_photograph(33))
     words = ["tag", str(album), "--model", "RUN", "--out", str(tmp_path / "tags.jsonl"), "--progress"]
@@ -503,6 +528,8 @@ MISTAKES = [
     ("--given skie", "error: unknown label 'skie' (did you mean 'sky'?)"),
     ("--batch-size 0", "error: --batch-size 0: expected 1 or more"),
     ("--readers 0", "error: --readers 0: expected 1 or more"),
+    ("--beam-size 99", "error: beam_size 99: expected 1 to 10"),
+    ("--given sky --threshold 0.5", "error: given labels and threshold: no signature takes both; leave out"),
     ("--beam-options=--x=1", "error: --beam-options is for tagging by Apache Beam: name its --runner, too"),
 ]
 

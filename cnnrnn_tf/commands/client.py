@@ -13,13 +13,12 @@ from typing import Annotated
 
 import tyro
 
+from cnnrnn_tf.commands.search_options import SearchOptions
 from cnnrnn_tf.commands.tagging import Report, find_images, tag_paths
-
-OPTIONS = ("beam_size", "min_length", "max_length", "threshold")
 
 
 @dataclass
-class Client:
+class Client(SearchOptions):
     """Tag images with an export that TensorFlow Serving runs.
 
     The answers are those of `cnnrnn predict` on the same export. Exit status 1 if some file is no image, 2 if
@@ -37,14 +36,6 @@ class Client:
     """Of the model; without it the server takes the highest."""
     given: str = ""
     """Labels known to hold for every image, joined by commas: sky,clouds."""
-    beam_size: int | None = None
-    """Candidate paths; this and the three below stay as exported where they are not named."""
-    min_length: int | None = None
-    """The fewest labels of an image."""
-    max_length: int | None = None
-    """The most labels of an image."""
-    threshold: float | None = None
-    """Labels with a probability below this are left out."""
     timeout_s: float = 60.0
     """Seconds that the server may leave a request unanswered."""
     retries: int = 3
@@ -62,7 +53,7 @@ class Client:
             self.url, self.model, self.version, self.timeout_s, self.retries, batch_size=self.batch_size
         )
         given = [name.strip() for name in self.given.split(",") if name.strip()]
-        options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        options = self.search_options
         report = Report(self.json, given)
         for problem in problems:
             report.add_problem(*problem)

@@ -24,7 +24,9 @@ from typing import Annotated
 
 import tyro
 
+from cnnrnn_tf.commands.search_options import OPTIONS, SearchOptions
 from cnnrnn_tf.commands.tagging import IMAGE_SUFFIXES, load_tagger, read_given
+from cnnrnn_tf.serving.tagged_image import fill_options
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
@@ -33,7 +35,7 @@ _EXPORT_FILES = ("saved_model.pb", "variables/*", "assets/*")
 
 
 @dataclass
-class Tag:
+class Tag(SearchOptions):
     """Tag a folder of images, however many, into a file with one line of JSON an image.
 
     Subfolders are searched, too. Files that are no images have lines as well, with an error in place of
@@ -66,6 +68,8 @@ class Tag:
         for flag, value in (("--batch-size", self.batch_size), ("--readers", self.readers)):
             if value < 1:
                 raise UserError(f"{flag} {value}: expected 1 or more")
+        if self.given and self.search_options:
+            fill_options(self.search_options, [self.given])
         if self.runner is not None:
             return self._run_beam()
         if self.beam_options:
@@ -77,9 +81,11 @@ class Tag:
         tagger, vocabulary = load_tagger(self.model)
         from cnnrnn_tf.serving.tag_folder import tag_folder
         from cnnrnn_tf.serving.tag_output import open_output
+        from cnnrnn_tf.serving.tagged_images import with_options
 
         given = read_given(self.given, vocabulary, tagger.max_length)
-        made_of = {"model": hash_model(self.model), "--given": given, "FOLDER": os.path.realpath(self.folder)}
+        made_of = {**self._made_of(given), "FOLDER": os.path.realpath(self.folder)}
+        tagger = with_options(tagger, self.search_options)
         shown = self.progress or sys.stderr.isatty()
         with open_output(Path(self.out), made_of, self.overwrite) as output, _show_progress(shown) as bar:
             summary = tag_folder(
@@ -110,16 +116,19 @@ class Tag:
         with silence_native_stderr():
             from cnnrnn_tf.serving.export import load_export
             from cnnrnn_tf.serving.tag_beam import tag_by_beam
+            from cnnrnn_tf.serving.tagged_images import with_options
 
         export = load_export(self.model)
+        with_options(export, self.search_options)  # or every worker would find that they are out of bounds
         given = read_given(self.given, export.vocabulary, export.max_length)
         num_images, errors = tag_by_beam(
             str(export.path.absolute()),
             self.folder,
             self.out,
             IMAGE_SUFFIXES,
-            made_of={"model": hash_model(self.model), "--given": given},
+            made_of=self._made_of(given),
             given=given,
+            search=self.search_options,
             batch_size=self.batch_size,
             num_readers=self.readers,
             runner=self.runner,
@@ -128,6 +137,12 @@ class Tag:
         )
         _print_summary(num_images, errors, self.out)
         return 1 if errors else 0
+
+    def _made_of(self, given: list[str]) -> dict:
+        """What the rows depend on, beside the images, as the command line calls it; None is as exported."""
+        options = dict.fromkeys(OPTIONS) | self.search_options
+        named = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+        return {"model": hash_model(self.model), "--given": given, **named}
 
 
 def hash_model(path: Path) -> str:

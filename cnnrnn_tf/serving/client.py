@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from cnnrnn_tf.serving.rest_transport import RestTransport
-from cnnrnn_tf.serving.tagged_image import AS_EXPORTED, TaggedImage
+from cnnrnn_tf.serving.tagged_image import TaggedImage, fill_options
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
 from tfrecords.errors import UserError
 
@@ -21,7 +21,6 @@ __all__ = ["Client", "ServerUnavailable", "ServingError"]
 
 _MAX_BATCH_BYTES = 64 << 20
 _GIVEN_MULTIPLE = 16
-_INT32_LIMIT = 2**31
 _MAX_TIMEOUT_S, _MAX_WAIT_S = 1e6, 30.0
 
 
@@ -179,18 +178,9 @@ def _read_options(beam_size, min_length, max_length, threshold):
 
 def _choose_signature(given, options):
     """Returns its name, and the value of each further input, the same for all images."""
-    if given and options:
-        raise UserError(f"given labels and {', '.join(options)}: no signature takes both; leave out one")
-    for name, value in options.items():
-        if not abs(value) < _INT32_LIMIT:  # NaN is not
-            raise UserError(f"{name} {value}: no export takes such a number")
-    if given:
-        return "tag_given", {"given": _pad_given(given)}
     if options:
-        kept = dict.fromkeys(("beam_size", "min_length", "max_length"), AS_EXPORTED)
-        # JSON and gRPC alike tell a whole number from a real one.
-        return "tag", kept | {"threshold": 0.0} | {**options, "threshold": float(options.get("threshold", 0))}
-    return "serving_default", {}
+        return "tag", fill_options(options, given)
+    return ("tag_given", {"given": _pad_given(given)}) if given else ("serving_default", {})
 
 
 def _pad_given(given):

@@ -21,7 +21,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from cnnrnn_tf.serving.export import load_export
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.tag_folder import MAX_FILE_BYTES, read_image, tag_batches
 from cnnrnn_tf.serving.tag_output import check_state, format_row, parse_row
+from cnnrnn_tf.serving.tagged_images import with_options
 from tfrecords.beam import run_pipeline
 from tfrecords.errors import UserError
 from tfrecords.urls import delete, is_url, join_path, open_file, write_whole
@@ -47,6 +48,7 @@ def tag_by_beam(
     suffixes: Collection[str],
     made_of: dict,
     given: Sequence[str] = (),
+    search: Mapping[str, float] | None = None,
     batch_size: int = 32,
     num_readers: int = 8,
     runner: str = "DirectRunner",
@@ -62,6 +64,7 @@ def tag_by_beam(
         suffixes: of image files.
         made_of: what the rows depend on, as a dict for JSON.
         given, batch_size, num_readers: see `tag_folder`.
+        search: options of signature `tag`, see `with_options`.
         runner, options: see `tfrecords.beam.BeamWriter`.
         overwrite: begin anew.
 
@@ -80,7 +83,8 @@ def tag_by_beam(
     _prepare(out, made_of, overwrite)
     num_images = max(_IMAGES_PER_SHARD // batch_size, 1) * batch_size
     tag_shard = _ShardTagger(
-        export_dir, folder, out, json.dumps(made_of), tuple(given), batch_size, num_readers, Shared()
+        *(export_dir, folder, out, json.dumps(made_of), tuple(given), dict(search or {})),
+        *(batch_size, num_readers, Shared()),
     )
 
     def add_steps(pipeline):
@@ -141,6 +145,7 @@ class _ShardTagger:
     out: str
     state: str
     given: tuple[str, ...]
+    search: dict[str, float]
     batch_size: int
     num_readers: int
     shared: Any
@@ -159,7 +164,9 @@ class _ShardTagger:
         return name, len(found), dict(errors)
 
     def _tag(self, found: Sequence[tuple[str, str]]) -> Iterator[bytes]:
-        export = self.shared.acquire(functools.partial(load_export, self.export_dir))
+        export = with_options(
+            self.shared.acquire(functools.partial(load_export, self.export_dir)), self.search
+        )
         calibrated = export.calibration is not None
         batches = tag_batches(export, self._read, found, self.given, self.batch_size, self.num_readers)
         for names, images in batches:

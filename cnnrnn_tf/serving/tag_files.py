@@ -1,13 +1,16 @@
 """Image files enter as bytes, with what tags them; one `TaggedImage` a file leaves."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
-from cnnrnn_tf.serving.tagged_image import TaggedImage
+from cnnrnn_tf.serving.tagged_image import TaggedImage, fill_options
+from tfrecords.errors import UserError
 
 SERVING_DEFAULT = "serving_default"
+TAG = "tag"
 TAG_GIVEN = "tag_given"
 
 
@@ -34,6 +37,42 @@ def tag_files(
         rows = {key: tensor.numpy() for key, tensor in outputs.items()}
         for i in range(len(batch)):
             yield _read_row({key: array[i] for key, array in rows.items()})
+
+
+@dataclass(frozen=True)
+class _Searching:
+    """What `tag_files` takes of a tagger."""
+
+    signatures: Mapping[str, Callable]
+    calibration: object
+    max_length: int
+
+
+def with_options(tagger, options: Mapping[str, float]):
+    """Returns a tagger that searches by `options`: its `serving_default` is signature `tag` with these.
+
+    Args:
+        tagger: a Tagger, or an export that `load_export` has read.
+        options: {name: value} of beam_size, min_length, max_length and threshold; the tagger itself for none.
+
+    Raises:
+        UserError: an option is out of its bounds, or an old export has no such signature.
+    """
+    if not options:
+        return tagger
+    if TAG not in tagger.signatures:
+        raise UserError(f"{', '.join(options)}: this export has no signature {TAG}; export the run again")
+    values = fill_options(options)
+
+    def tag(image_bytes):
+        rows = {name: tf.fill(tf.shape(image_bytes), value) for name, value in values.items()}
+        return tagger.signatures[TAG](image_bytes=image_bytes, **rows)
+
+    searching = _Searching({SERVING_DEFAULT: tag}, tagger.calibration, tagger.max_length)
+    (image,) = tag_files(searching, [tf.io.encode_png(tf.zeros([8, 8, 3], tf.uint8)).numpy()])
+    if image.error:  # as that of every row would be
+        raise UserError(image.error)
+    return searching
 
 
 def _read_row(row):
