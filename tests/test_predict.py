@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_model import VOCABULARY, make_model, make_photograph
 
-from cnnrnn_tf.commands import predict, tagged_images
+from cnnrnn_tf.commands import predict, tagging
 from cnnrnn_tf.commands.__main__ import main
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.evaluation.calibration import Calibration, apply_temperature
@@ -85,7 +85,7 @@ def test_a_folder_without_images_and_a_name_that_looks_like_a_pattern(tmp_path):
 
 
 def test_a_name_that_is_no_utf_8_leaves_json_that_is(capsysbinary):
-    report = tagged_images.Report(as_json=True)
+    report = tagging.Report(as_json=True)
     report.add_problem("\udcff.jpg", "empty")
     report.add(Path("é\udcfe.jpg"), TaggedImage(("été",), (0.5,), (0.5,), 0.5))
     report.add_problem("é.jpg", "empty")

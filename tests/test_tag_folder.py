@@ -26,9 +26,9 @@ from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving import tag_output as tag_output_module
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.signatures import Tagger
+from cnnrnn_tf.serving.tag_files import with_options
 from cnnrnn_tf.serving.tag_folder import read_image, tag_folder
 from cnnrnn_tf.serving.tag_output import open_output
-from cnnrnn_tf.serving.tagged_images import with_options
 from tfrecords.errors import UserError
 
 MADE_OF = {"model": "a" * 64, "--given": [], "FOLDER": "photos"}

@@ -79,9 +79,9 @@ class Tag(SearchOptions):
     def _run_here(self) -> int:
         _check_folder(self.folder)
         tagger, vocabulary = load_tagger(self.model)
+        from cnnrnn_tf.serving.tag_files import with_options
         from cnnrnn_tf.serving.tag_folder import tag_folder
         from cnnrnn_tf.serving.tag_output import open_output
-        from cnnrnn_tf.serving.tagged_images import with_options
 
         given = read_given(self.given, vocabulary, tagger.max_length)
         made_of = {**self._made_of(given), "FOLDER": os.path.realpath(self.folder)}
@@ -116,7 +116,7 @@ class Tag(SearchOptions):
         with silence_native_stderr():
             from cnnrnn_tf.serving.export import load_export
             from cnnrnn_tf.serving.tag_beam import tag_by_beam
-            from cnnrnn_tf.serving.tagged_images import with_options
+            from cnnrnn_tf.serving.tag_files import with_options
 
         export = load_export(self.model)
         with_options(export, self.search_options)  # or every worker would find that they are out of bounds

@@ -27,9 +27,9 @@ from typing import Any
 
 from cnnrnn_tf.serving.export import load_export
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
+from cnnrnn_tf.serving.tag_files import with_options
 from cnnrnn_tf.serving.tag_folder import MAX_FILE_BYTES, read_image, tag_batches
 from cnnrnn_tf.serving.tag_output import check_state, format_row, parse_row
-from cnnrnn_tf.serving.tagged_images import with_options
 from tfrecords.beam import run_pipeline
 from tfrecords.errors import UserError
 from tfrecords.urls import delete, is_url, join_path, open_file, write_whole
