@@ -34,7 +34,7 @@ test: .venv/.installed-test
 test-long: .venv/.installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-bench: .venv/.installed
+bench: .venv/.installed .venv-addons/.installed
 	@for script in benchmarks/bench_*.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done

@@ -452,6 +452,18 @@ def test_an_image_without_an_answer_does_not_disturb_its_neighbours(what, table,
     assert np.isfinite(rank_labels(BeamResult(*result))).all()
 
 
+@pytest.mark.parametrize("options", [{}, dict(length_penalty=1.0), dict(renormalise=True)])
+def test_scores_that_are_no_numbers_leave_an_image_without_candidates(options):
+    broken = [*SCENE[:4], [0.6, 0.1, float("nan"), 0.05]]  # after START, one of them
+    result = search_table(SCENE, broken, SCENE, **options)
+    assert candidates_of(result, 1) == [] and (result.log_probs[1] == -np.inf).all()
+    alone = search_table(SCENE, **options)
+    for row in (0, 2):
+        np.testing.assert_array_equal(result.tokens[row], alone.tokens[0])
+        np.testing.assert_allclose(result.log_probs[row], alone.log_probs[0], rtol=1e-6)
+    assert np.isfinite(result.step_probs).all()
+
+
 @pytest.mark.parametrize("options", [{}, dict(length_penalty=1.0), dict(renormalise=True, min_length=2)])
 def test_each_image_may_have_a_beam_of_its_own_and_finds_what_a_search_with_it_finds(options):
     rows = list(range(12))

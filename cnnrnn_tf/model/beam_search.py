@@ -148,7 +148,9 @@ def beam_search(
         state = tf.nest.pack_sequence_as(initial_state, search.state)
         logits, state = step(tokens, parents, state, image_rows)
         softmax = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-        new = tf.gather(search.new, parents) & tf.one_hot(tokens, num_labels + 1, False, True)
+        new = tf.gather(search.new, parents) & tf.one_hot(
+            tokens, num_labels + 1, on_value=False, off_value=True
+        )
         allowed = allow(take_rows(rules, image_rows), time, new)
         extensions = _find_extensions(softmax, allowed, beam_size, renormalise)
         survivors, last, parents = _extend(search.live, extensions, time)
@@ -272,14 +274,15 @@ def _find_extensions(softmax: tf.Tensor, allowed: Allowed, beam_size, renormalis
     num_labels = softmax.shape[-1] - 1
     num_best = min(beam_size, num_labels) if isinstance(beam_size, int) else tf.minimum(beam_size, num_labels)
     best, tokens = tf.math.top_k(pruned, k=num_best)
-    log_probs = tf.concat([best, softmax[:, -1:]], axis=1)
+    end = softmax[:, -1:]
+    log_probs = tf.concat([best, end], axis=1)
+    if renormalise:
+        labels = tf.where(allowed.any_label, pruned, _NEVER)
+        every = tf.concat([labels, tf.where(allowed.end, end, _NEVER)], axis=1)
+        log_probs -= tf.reduce_logsumexp(every, axis=1, keepdims=True)
     is_allowed = tf.where(tf.range(num_best + 1) < num_best, allowed.any_label, allowed.end)
     # NaN is greater than nothing; one among the scores makes all of a row's NaN.
     log_probs = tf.where(is_allowed & (log_probs > _NEVER), log_probs, _NEVER)
-    if renormalise:
-        every = tf.concat([tf.where(allowed.any_label, pruned, _NEVER), log_probs[:, -1:]], axis=1)
-        total = tf.reduce_logsumexp(every, axis=1, keepdims=True)
-        log_probs -= tf.maximum(total, tf.float32.min)  # -inf - -inf would be NaN
     return _Extensions(log_probs, tf.pad(tokens, [[0, 0], [0, 1]], constant_values=num_labels))
 
 
