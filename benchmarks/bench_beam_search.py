@@ -262,7 +262,7 @@ def draw_costs(path: Path) -> None:
         axis.set_xticklabels([f"{value:,}" for value, _ in points])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("ms a batch")
+    axes[0].set(ylabel="ms a batch", yticks=(5, 10, 20, 50, 100), yticklabels=("5", "10", "20", "50", "100"))
     figure.suptitle(
         f"Beam search: {IMAGES} images, a beam of {BEAM}, 81 labels but where the axis says; 12 steps"
     )
