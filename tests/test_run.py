@@ -366,7 +366,7 @@ def test_a_frozen_backbone_sees_each_image_once_and_another_run_not_at_all(data_
             tmp_path,
             "other",
         )
-    monkeypatch.setattr(run, "export", lambda *args: None)  # which traces it
+    monkeypatch.setattr(run, "export", lambda *args, **facts: None)  # which traces it
     second = run.train(config, tmp_path, "second")
     assert read_history(first) == read_history(second)
 
