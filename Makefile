@@ -35,9 +35,9 @@ test-long: .venv/.installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 bench: .venv/.installed .venv-addons/.installed
-	@for script in benchmarks/bench_*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; \
-	done
+	@status=0; for script in benchmarks/bench_*.py; do \
+		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || status=1; \
+	done; exit $$status
 
 # Minutes. The two environments cannot be one, so each writes files: ours first, for theirs reads them.
 addons: .venv/.installed .venv-addons/.installed
