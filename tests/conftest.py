@@ -1,4 +1,4 @@
-"""The collected tests enter; those of files that take minutes leave first, so that two workers end together."""
+"""The collected tests enter; those of slow files leave first, so that two workers end together."""
 
 SLOWEST_FILES = ("test_run.py", "test_compare.py", "test_distribution.py", "test_datasets.py")
 
