@@ -4,12 +4,13 @@
 
 Through the C API: the export of a small model is loaded by a process that never imports TensorFlow's Python.
 It is sent batches of 32 rows: 24 malformed files, four of them in all just below the limit on pixels, and 8
-good ones. The answers of the good rows are compared, to the bit, with those of the same rows among other good
-ones.
+good ones. The answers of the good rows are compared with those of the same rows among other good ones: all
+text must be equal, and numbers but for rounding, for what rows share a search computes once, in a product of
+as many rows as there are distinct prefixes. (The pixels are equal to the bit: tests/test_malformed.py.)
 
 Through the stand-in for TensorFlow Serving of the tests, REST and gRPC: six clients at once send the same
 files, 6 beside 2 good ones in a request, and the stand-in joins requests to batches of up to 32 rows. There
-the same row is in another batch, of another size, each time: its text must be equal, its numbers nearly so.
+the same row is in another batch, of another size, each time.
 """
 
 import argparse
@@ -72,7 +73,11 @@ def measure_c_api(export_dir: Path, signature: dict, count: int, targets: Target
         return
     found = json.loads(lines[-1])
     report(found, count, targets, MAX_PEAK_GIB)
-    targets.check("good rows with another bit anywhere", found["other_bits"], at_most=0)
+    targets.check(
+        f"largest difference of a number of a good row (in {found['other_bits']} rows)",
+        found["difference"],
+        at_most=MAX_DIFFERENCE,
+    )
 
 
 def export_small_model(folder: Path) -> tuple[Path, dict]:
@@ -232,6 +237,7 @@ def serve(export_dir: str, signature_text: str, count: int) -> None:
         print(f"{found['batches']} batches done", flush=True)  # where it stopped, if it does
     names = ("wrong", "lost", "changed", "other_bits", "num_bad", "num_good")
     result = {name: int(found[name]) for name in names} | {
+        "difference": found["difference"],
         "counts": [[kind, error, number] for (kind, error), number in sorted(told.items())],
         "answers": len({str(row) for reference in references for row in reference["labels"]}),
         "rss_start": rss_start,
@@ -275,9 +281,10 @@ def compare(answer: dict, reference: dict, found: collections.Counter) -> None:
     for i in PLACES:
         found["lost"] += not answer["valid"][i]
         found["changed"] += answer["labels"][i].tolist() != reference["labels"][i].tolist()
-        found["other_bits"] += any(
-            (values[i : i + 1] != reference[name][i : i + 1]).any() for name, values in answer.items()
-        )
+        pairs = [(values[i], reference[name][i]) for name, values in answer.items()]
+        found["other_bits"] += any((one != other).any() for one, other in pairs)
+        numbers = [abs(one - other).max() for one, other in pairs if one.dtype.kind == "f"]
+        found["difference"] = max(found["difference"], *map(float, numbers))
     found["num_good"] += NUM_GOOD
 
 
