@@ -281,7 +281,7 @@ def compare(answer: dict, reference: dict, found: collections.Counter) -> None:
     for i in PLACES:
         found["lost"] += not answer["valid"][i]
         found["changed"] += answer["labels"][i].tolist() != reference["labels"][i].tolist()
-        pairs = [(values[i], reference[name][i]) for name, values in answer.items()]
+        pairs = [(values[i : i + 1], reference[name][i : i + 1]) for name, values in answer.items()]
         found["other_bits"] += any((one != other).any() for one, other in pairs)
         numbers = [abs(one - other).max() for one, other in pairs if one.dtype.kind == "f"]
         found["difference"] = max(found["difference"], *map(float, numbers))
