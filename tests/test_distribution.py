@@ -81,7 +81,7 @@ def train(num_devices, kind):
     return json.loads(done.stdout.rpartition("RESULT")[2])
 
 
-@pytest.mark.parametrize("kind", ["decoder", "whole", "compact"])
+@pytest.mark.parametrize("kind", ["decoder", pytest.param("whole", marks=pytest.mark.long), "compact"])
 def test_two_devices_give_the_losses_of_one(kind):
     """At the same global batch, without dropout, on paths of 0 to 12 labels; CNN frozen, tuned or new."""
     one, two = train(1, kind), train(2, kind)

@@ -28,6 +28,7 @@ from cnnrnn_tf.evaluation.report import find_row
 from cnnrnn_tf.serving.export import export, load_export
 from cnnrnn_tf.serving.model_card import write_model_card
 from cnnrnn_tf.serving.signatures import Tagger, tag_files
+from cnnrnn_tf.serving.versions import find_export
 from cnnrnn_tf.training import callbacks, evaluate, results, run, runs
 from tfrecords.build import build
 from tfrecords.errors import UserError
@@ -382,7 +383,9 @@ def test_a_frozen_backbone_sees_each_image_once_and_another_run_not_at_all(data_
     assert read_history(first) == read_history(second)
 
 
-@pytest.mark.parametrize("order", ["rare", "random", "shuffled"])
+@pytest.mark.parametrize(
+    "order", [*(pytest.param(each, marks=pytest.mark.long) for each in ("rare", "random")), "shuffled"]
+)
 def test_every_label_order_can_be_trained(data_dir, tmp_path, order):
     config = configure(data_dir, epochs=3)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, label_order=order))
@@ -554,6 +557,7 @@ def test_a_damaged_backup_is_told_in_one_line(stopped, file, content, message):
         run.resume(stopped)
 
 
+@pytest.mark.long
 def test_the_row_of_an_epoch_that_was_cut_off_is_run_again(stopped):
     history = stopped / "history.csv"
     history.write_text(history.read_text() + "2,")
@@ -647,8 +651,7 @@ def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys, export
     """With a test split and without one; TensorBoard itself is not started."""
     build(SquaresSource({"train": list(annotate("train", 160))}), "half", tmp_path, progress=False)
     runs_dir = tmp_path / "runs of today's"  # a shell needs quotes around it
-    splits = {"squares": configure(data_dir, epochs=1), "half": configure(tmp_path, "half", epochs=1)}
-    for name, config in splits.items():
+    for config in (configure(data_dir, epochs=1), configure(tmp_path, "half", epochs=1)):
         capsys.readouterr()
         path = run.train(config, runs_dir, "printed")
         commands = capsys.readouterr().out.partition("next:\n")[2].splitlines()
@@ -658,7 +661,6 @@ def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys, export
         for each in words[1:]:
             if each[1] != "check":
                 assert cnnrnn(each[1:]) == 0, each
-            elif name == "half":  # a check takes half a minute, and an export knows nothing of test splits
+            else:  # half a minute; tests/test_check.py does it
                 assert each[2:] == [str(path / "export")]
-            else:
-                assert cnnrnn([*each[1:], "--no-latency"]) == 0, each
+                assert find_export(each[2]) == path / "export" / "1"
