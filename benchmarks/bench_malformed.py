@@ -4,9 +4,9 @@
 
 Through the C API: the export of a small model is loaded by a process that never imports TensorFlow's Python.
 It is sent batches of 32 rows: 24 malformed files, four of them in all just below the limit on pixels, and 8
-good ones. The answers of the good rows are compared with those of the same rows among other good ones: all
-text must be equal, and numbers but for rounding, for what rows share a search computes once, in a product of
-as many rows as there are distinct prefixes. (The pixels are equal to the bit: tests/test_malformed.py.)
+good ones. The answers of the good rows are compared, to the bit, with those of the same rows among other good
+ones. (One row in some thousands misses it in a last digit: what rows share a search computes once, in a
+product of as many rows as there are distinct prefixes. The pixels are equal: tests/test_malformed.py.)
 
 Through the stand-in for TensorFlow Serving of the tests, REST and gRPC: six clients at once send the same
 files, 6 beside 2 good ones in a request, and the stand-in joins requests to batches of up to 32 rows. There
@@ -73,11 +73,8 @@ def measure_c_api(export_dir: Path, signature: dict, count: int, targets: Target
         return
     found = json.loads(lines[-1])
     report(found, count, targets, MAX_PEAK_GIB)
-    targets.check(
-        f"largest difference of a number of a good row (in {found['other_bits']} rows)",
-        found["difference"],
-        at_most=MAX_DIFFERENCE,
-    )
+    targets.check("good rows with another bit anywhere", found["other_bits"], at_most=0)
+    targets.check("largest difference of a number of a good row", found["difference"], at_most=MAX_DIFFERENCE)
 
 
 def export_small_model(folder: Path) -> tuple[Path, dict]:
