@@ -415,6 +415,28 @@ def test_stretching_equals_pillow_on_the_whole_image(height, width):
     np.testing.assert_array_equal(batch[0], square)
 
 
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(64, 96), (97, 61), (20, 30), (1, 7), (400, 51), (1000, 1001), (9, 65_535), (65_535, 9)],
+)
+def test_one_direction_at_a_time_gives_the_bits_of_both_at_once(height, width):
+    image = np.random.default_rng(height).integers(0, 256, [height, width, 3], np.uint8)
+    for image_fit, side in (("crop", SIZE), ("stretch", SIZE), ("crop", SIZE + 9)):
+        extent = np.float32([height, width])
+        scale = np.broadcast_to(np.float32(side) / (extent if image_fit == "stretch" else extent.min()), [2])
+        position = np.float32([0.2, 0.7])
+        both = tf.raw_ops.ScaleAndTranslate(
+            images=image[np.newaxis],
+            size=[SIZE, SIZE],
+            scale=scale,
+            translation=-(extent * scale - SIZE) * position,
+            kernel_type="triangle",
+            antialias=True,
+        )[0]
+        window = images._resize_window(tf.constant(image), SIZE, side, position, image_fit)
+        np.testing.assert_array_equal(window, np.round(both))
+
+
 @pytest.mark.parametrize("image_fit", images.IMAGE_FITS)
 def test_a_white_image_stays_within_255(image_fit):
     white = tf.fill([333, 77, 3], np.uint8(255))

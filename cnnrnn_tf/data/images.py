@@ -124,7 +124,7 @@ def fit_to_square(image, size, image_fit="crop"):
     Returns:
         <float32>[size, size, 3] RGB, whole numbers from 0 to 255.
     """
-    return _resize_window(image, size, side=size, position=tf.constant([0.5, 0.5]), image_fit=image_fit)
+    return _resize_window(image, size, side=size, position=(0.5, 0.5), image_fit=image_fit)
 
 
 def cut_hypotheses(image, size, image_fit="crop"):
@@ -256,8 +256,12 @@ def _decode_batch(encoded, size, image_fit, max_pixels):
     )
     good_rows, squares = decoded.get_single_element()
     good_rows, squares = good_rows[:-1, None], squares[:-1]
-    images = tf.scatter_nd(good_rows, squares, [batch, size, size, 3])
     valid = tf.scatter_nd(good_rows, tf.ones_like(good_rows[:, 0]), [batch]) > 0
+    is_in_place = tf.reduce_all(valid) & ~tf.reduce_any(is_large)
+    images = tf.cond(
+        is_in_place, lambda: squares, lambda: tf.scatter_nd(good_rows, squares, [batch, size, size, 3])
+    )
+    images.set_shape([None, size, size, 3])
     failed = tf.where(fault == "", _name_failure(encoded, header), fault)
     return images, valid, tf.where(valid, "", failed)
 
@@ -331,16 +335,29 @@ def _resize_window(image, size, side, position, image_fit):
     scale = side / (extent if image_fit == "stretch" else tf.reduce_min(extent, keepdims=True))
     scale = tf.broadcast_to(scale, [2])
     offset = (extent * scale - size) * position
-    window = tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
-        size=[size, size],
-        scale=scale,
-        translation=-offset,
+    rows = _resize_height(image, size, scale[0], -offset[0])
+    columns = _resize_height(tf.transpose(rows, [1, 0, 2]), size, scale[1], -offset[1])
+    # Whole levels, as a picture that is kept has them, and 0 to 255: the filter's weights are positive and
+    # add up to 1, but for rounding.
+    return tf.round(tf.transpose(columns, [1, 0, 2]))
+
+
+def _resize_height(image, num_rows, scale, translation):
+    """Resizes one direction alone: <dtype>[height, width, channels] to <float32>[num_rows, width, channels].
+
+    Twice this is faster than both directions at once, and gives the same numbers to the bit: the operation
+    adds vectors of channels, and a whole row is shown to it as one pixel of many channels.
+    """
+    height, width, channels = tf.unstack(tf.shape(image))
+    rows = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(image, [1, height, 1, width * channels]),
+        size=[num_rows, 1],
+        scale=[scale, 1.0],
+        translation=[translation, 0.0],
         kernel_type="triangle",
         antialias=True,
-    )[0]
-    # Whole levels, as a picture that is kept has them; the filter's weights add up to 1 but for rounding.
-    return tf.round(tf.clip_by_value(window, 0, 255))
+    )
+    return tf.reshape(rows, [num_rows, width, image.shape[2]])
 
 
 # ---- faults
