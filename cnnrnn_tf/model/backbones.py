@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import ops
 
 from cnnrnn_tf.data.images import IMAGE_FITS
@@ -74,7 +75,7 @@ class Backbone(keras.layers.Layer):
             module, make, default_layer, default_size = _find_application(backbone)
             self.image_size = image_size or default_size
             self.feature_layer = feature_layer or default_layer
-            self._preprocess = module.preprocess_input
+            self._preprocess = _speed_up(module.preprocess_input)
             with _layers_of(self.dtype_policy):
                 self.network = _make_application(make, backbone, self.feature_layer, self.image_size)
 
@@ -339,6 +340,20 @@ def _layers_of(policy: keras.DTypePolicy):
 
 def _scale_to_unit(pixels):
     return pixels / 127.5 - 1.0
+
+
+def _speed_up(preprocess):
+    """Returns a function that does the same to the bit: what reorders channels, as VGG's, as a convolution.
+
+    Keras takes the channels apart and puts them together again, which took 3 % of VGG16's time in bfloat16.
+    """
+    pixels = np.concatenate([np.zeros([1, 3]), 255 * np.eye(3)]).astype(np.float32)
+    black, *primaries = np.array(preprocess(pixels[None, None]))[0, 0]
+    order = (np.array(primaries) - black) / 255
+    if np.allclose(order, np.eye(3)) or not np.allclose(order, np.round(order), atol=1e-6):
+        return preprocess
+    kernel = np.round(order)[None, None].astype(np.float32)
+    return lambda images: ops.conv(images, kernel) + black
 
 
 def _shape(layer: Backbone) -> tuple[int, int, int]:
