@@ -46,7 +46,7 @@ def unsettle(backbone):
         pytest.param("vgg16", marks=pytest.mark.long),
     ],
 )
-def test_features_in_bfloat16_are_close_and_weights_take_half_the_room(name):
+def test_features_in_bfloat16_are_close_and_weights_in_it_where_it_pays(name):
     tf.keras.utils.set_random_seed(0)
     layer = "pooled" if name == "vgg16" else None  # fc7 has half a gigabyte of weights
     backbone = Backbone(name, layer, 64)
@@ -58,8 +58,12 @@ def test_features_in_bfloat16_are_close_and_weights_take_half_the_room(name):
     assert found.dtype == np.float32 and found.shape == expected.shape
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
     assert np.abs(found - expected).max() > 0  # or nothing was computed in bfloat16
-    # Every batch normalisation of these networks follows a convolution, and is in its bfloat16 weights.
-    assert {weight.dtype for weight in weights if "depthwise" not in weight.path} == {"bfloat16"}
+    # Every batch normalisation of these networks follows a convolution, and is in its weights.
+    in_bfloat16 = {weight.path for weight in weights if weight.dtype == "bfloat16"}
+    if name == "mobilenet_v2":  # all others are next to depthwise convolutions
+        assert in_bfloat16 == {"Conv_1/kernel", "Conv_1/bias"}
+    else:
+        assert in_bfloat16 == {weight.path for weight in weights}
     num_kernels = sum(np.prod(w.shape) for w in backbone.weights if w.path.endswith("kernel"))
     assert num_kernels < sum(np.prod(w.shape) for w in weights) < 1.05 * num_kernels
 
@@ -74,6 +78,8 @@ def test_batch_normalisation_stays_where_it_cannot_join_a_convolution():
     x = layers.BatchNormalization(name="after_relu")(x)
     x = layers.Conv2D(8, 1, name="joined")(x)
     x = layers.BatchNormalization(scale=False, epsilon=0.5, name="no_scale")(x)
+    x = layers.Conv2D(8, 1, name="before_deep")(layers.ReLU(name="bend")(x))
+    x = layers.ReLU(name="bend_float32")(x)
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False, name="deep")(x)
     x = layers.BatchNormalization(center=False, name="no_center")(x)
     network = keras.Model(images, layers.GlobalAveragePooling2D(name="mean")(x))
@@ -85,10 +91,28 @@ def test_batch_normalisation_stays_where_it_cannot_join_a_convolution():
     kinds = {weight.path: weight.dtype for weight in copy.weights}
     assert kinds["before/moving_variance"] == kinds["after_relu/gamma"] == "float32"
     assert kinds["joined/kernel"] == kinds["joined/bias"] == "bfloat16"
-    assert kinds["deep/kernel"] == kinds["deep/bias"] == "float32"
+    assert kinds["before_deep/kernel"] == kinds["deep/kernel"] == kinds["deep/bias"] == "float32"
+    computed = {layer.name: layer.compute_dtype for layer in copy.layers}
+    assert computed["no_scale"] == computed["bend"] == "bfloat16"
+    assert computed["bend_float32"] == computed["no_center"] == computed["mean"] == "float32"
     pixels = make_images(32) / 127.5 - 1
     expected, found = network(pixels).numpy(), tf.cast(copy(pixels), tf.float32).numpy()
     assert 0 < np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_dense_layer_gives_few_rows_and_many_what_keras_gives(use_bias):
+    vector = keras.Input([48])
+    hidden = keras.layers.Dense(32, "relu", use_bias=use_bias, name="hidden")(vector)
+    network = keras.Model(vector, keras.layers.Dense(24, name="last")(hidden))
+    unsettle(network)
+    copy = to_bfloat16(network)
+    assert copy.get_layer("hidden").kernel.shape == (32, 48)  # as one unit's weights lie together
+    for num_rows in (1, 7, 8, 33):
+        rows = np.random.default_rng(num_rows).normal(size=[num_rows, 48]).astype(np.float32)
+        expected, found = network(rows).numpy(), tf.cast(copy(rows), tf.float32).numpy()
+        assert found.shape == expected.shape
+        assert 0 < np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 def test_float32_is_the_backbone_itself():
