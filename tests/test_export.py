@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_model import VOCABULARY, make_model, make_photograph
+from tiny_model import VOCABULARY, inference_weights, make_model, make_photograph
 
 from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.data.images import decode_batch
@@ -465,7 +465,11 @@ def test_each_weight_is_in_the_checkpoint_once(model, version):
     sizes = sorted(int(np.prod(shape)) for name, shape in stored.items() if "GRAPH" not in name)
     assert [size for size in sizes if size > 1] == sorted(
         int(np.prod(weight.shape))
-        for weight in (*model.weights, *model.decoder.tabulate())
+        for weight in (
+            *inference_weights(model.backbone),
+            *model.decoder.weights,
+            *model.decoder.tabulate(),
+        )
         if np.prod(weight.shape) > 1
     )
 

@@ -14,7 +14,12 @@ from cnnrnn_tf.model.backbones import Backbone
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.serving import check, fresh_process, precision
 from cnnrnn_tf.serving.export import BACKBONE, export
-from cnnrnn_tf.serving.precision import describe_bfloat16, make_extractor, to_bfloat16, to_float32
+from cnnrnn_tf.serving.precision import (
+    describe_bfloat16,
+    make_extractor,
+    prepare_for_inference,
+    to_float32,
+)
 from cnnrnn_tf.serving.signatures import Tagger
 from tfrecords.errors import UserError
 
@@ -84,7 +89,7 @@ def test_batch_normalisation_stays_where_it_cannot_join_a_convolution():
     x = layers.BatchNormalization(center=False, name="no_center")(x)
     network = keras.Model(images, layers.GlobalAveragePooling2D(name="mean")(x))
     unsettle(network)
-    copy = to_bfloat16(network)
+    copy = prepare_for_inference(network, "bfloat16")
     assert {layer.name for layer in copy.layers if isinstance(layer, layers.BatchNormalization)} == {
         *("before", "of_one_reader", "after_relu"),
     }
@@ -106,7 +111,7 @@ def test_a_dense_layer_gives_few_rows_and_many_what_keras_gives(use_bias):
     hidden = keras.layers.Dense(32, "relu", use_bias=use_bias, name="hidden")(vector)
     network = keras.Model(vector, keras.layers.Dense(24, name="last")(hidden))
     unsettle(network)
-    copy = to_bfloat16(network)
+    copy = prepare_for_inference(network, "bfloat16")
     assert copy.get_layer("hidden").kernel.shape == (32, 48)  # as one unit's weights lie together
     for num_rows in (1, 7, 8, 33):
         rows = np.random.default_rng(num_rows).normal(size=[num_rows, 48]).astype(np.float32)
@@ -115,8 +120,21 @@ def test_a_dense_layer_gives_few_rows_and_many_what_keras_gives(use_bias):
         assert 0 < np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
-def test_float32_is_the_backbone_itself():
-    backbone = Backbone("compact", image_size=32)
+@pytest.mark.parametrize("name", ["compact", "mobilenet_v2"])
+def test_features_in_float32_are_those_of_the_backbone_without_batch_normalisation(name):
+    backbone = Backbone(name, image_size=64)
+    unsettle(backbone)
+    images = make_images(64)
+    extract, weights = make_extractor(backbone)
+    np.testing.assert_allclose(extract(images), backbone(images), rtol=1e-3, atol=1e-5)
+    error = np.linalg.norm(extract(images) - backbone(images)) / np.linalg.norm(backbone(images))
+    assert error < 2e-6
+    assert {weight.dtype for weight in weights} == {"float32"}
+    assert not any(weight.path.endswith("moving_mean") for weight in weights)
+
+
+def test_float32_without_batch_normalisation_is_the_backbone_itself():
+    backbone = Backbone("vgg16", "pooled", image_size=32)
     extract, weights = make_extractor(backbone)
     images = make_images(32)
     assert [a is b for a, b in zip(weights, backbone.weights, strict=True)] == [True] * len(weights)

@@ -43,3 +43,8 @@ def make_model(vocabulary=VOCABULARY, max_path_length=4, seed=1, image_fit="crop
     for variable in (decoder.label_embeddings, decoder.output_projection.kernel):
         variable.assign(4.0 * variable)  # some paths are short, some empty
     return model
+
+
+def inference_weights(backbone):
+    """What an export stores of a backbone: each kernel, and of each batch normalisation a bias."""
+    return [weight for weight in backbone.weights if weight.path.endswith(("kernel", "beta"))]
