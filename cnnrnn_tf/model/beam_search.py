@@ -153,7 +153,7 @@ def beam_search(
         )
         allowed = allow(take_rows(rules, image_rows), time, new)
         extensions = _find_extensions(softmax, allowed, beam_size, renormalise)
-        survivors, last, parents = _extend(search.live, extensions, time)
+        survivors, last, parents = _extend(search.live, extensions)
         survivors = _keep(survivors, is_place)
         has_ended = last == num_labels
         ended, live = _keep(survivors, has_ended), _keep(survivors, ~has_ended)
@@ -173,15 +173,20 @@ def beam_search(
             num_steps=search.num_steps + tf.cast(_are_live(search.live), tf.int32),
         )
 
-    start = _start(initial_state, batch_size, num_labels, beam_size, max_length, with_step_probs)
+    start = _start(initial_state, batch_size, num_labels, beam_size, with_step_probs)
     any_size = tf.nest.map_structure(lambda field: tf.TensorShape([None, *field.shape[1:]]), start)
+    any_labels = tf.TensorShape([None, start.last.shape[1], None, 2])  # a step longer with each step
+    any_size = any_size._replace(
+        live=any_size.live._replace(labels=any_labels),
+        candidates=any_size.candidates._replace(labels=any_labels),
+    )
     _, search = tf.while_loop(
         cond=lambda time, search: tf.reduce_any(search.live.log_probs > _NEVER),
         body=advance,
         loop_vars=(tf.constant(0), start),
         shape_invariants=(tf.TensorShape([]), any_size),
     )
-    tokens, token_log_probs = _read_candidates(search.candidates, num_labels)
+    tokens, token_log_probs = _read_candidates(search.candidates, num_labels, max_length)
     log_probs = search.candidates.log_probs
     return BeamResult(
         tokens=tokens,
@@ -221,8 +226,9 @@ class _Paths(NamedTuple):
     """Places for paths; one whose log-probability is -inf is free, and its other fields mean nothing."""
 
     log_probs: tf.Tensor  # <float32>[batch, places]
-    # Each token and its log-probability, END's too, padded with END; in one tensor, for they move together.
-    labels: tf.Tensor  # <float32>[batch, places, max_length, 2]
+    # The token of each step so far and its log-probability, END's too, padded with END: in one tensor, for
+    # they move together.
+    labels: tf.Tensor  # <float32>[batch, places, steps, 2]
 
 
 class _Search(NamedTuple):
@@ -238,11 +244,11 @@ class _Search(NamedTuple):
     num_steps: tf.Tensor  # <int32>[batch]
 
 
-def _start(initial_state, batch_size, num_labels, beam_size, max_length, with_step_probs) -> _Search:
+def _start(initial_state, batch_size, num_labels, beam_size, with_step_probs) -> _Search:
     """One live path of no labels and probability 1 for each image; all other places are free."""
     nothing = _Paths(
         log_probs=tf.fill([batch_size, beam_size], _NEVER),
-        labels=tf.broadcast_to(tf.constant([num_labels, 0.0]), [batch_size, beam_size, max_length, 2]),
+        labels=tf.zeros([batch_size, beam_size, 0, 2]),
     )
     is_first = tf.range(beam_size) == 0
     return _Search(
@@ -286,7 +292,7 @@ def _find_extensions(softmax: tf.Tensor, allowed: Allowed, beam_size, renormalis
     return _Extensions(log_probs, tf.pad(tokens, [[0, 0], [0, 1]], constant_values=num_labels))
 
 
-def _extend(live: _Paths, extensions: _Extensions, time: tf.Tensor) -> tuple[_Paths, tf.Tensor, tf.Tensor]:
+def _extend(live: _Paths, extensions: _Extensions) -> tuple[_Paths, tf.Tensor, tf.Tensor]:
     """Returns the best N extended paths, and of each its last token and its parent's row."""
     num_places, num_extensions = _count_places(live), tf.shape(extensions.tokens)[1]
     is_live = live.log_probs > _NEVER
@@ -301,8 +307,7 @@ def _extend(live: _Paths, extensions: _Extensions, time: tf.Tensor) -> tuple[_Pa
     last = tf.gather(_flatten(extensions.tokens), chosen)
     added = tf.gather(_flatten(extensions.log_probs), chosen)
     label = tf.stack([tf.cast(last, tf.float32), added], axis=-1)[:, :, tf.newaxis]
-    is_here = (tf.range(live.labels.shape[2]) == time)[:, tf.newaxis]
-    survivors = _Paths(log_probs, tf.where(is_here, label, _take(live.labels, places)))
+    survivors = _Paths(log_probs, tf.concat([_take(live.labels, places), label], axis=2))
     return survivors, last, parents
 
 
@@ -310,6 +315,7 @@ def _admit(
     candidates: _Paths, ended: _Paths, is_place: tf.Tensor | None, num_labels: int, length_penalty: float
 ) -> _Paths:
     """Returns the best N of the candidates and the newly ended paths, N of each image's own."""
+    candidates = candidates._replace(labels=_pad_labels(candidates.labels, 1, num_labels))  # as of `ended`
     both = _Paths(*(tf.concat(parts, axis=1) for parts in zip(candidates, ended, strict=True)))
     scores = _score(both, num_labels, length_penalty)
     places = tf.math.top_k(scores, k=_count_places(candidates)).indices
@@ -373,9 +379,16 @@ def _flatten(field: tf.Tensor) -> tf.Tensor:
     return tf.reshape(field, [-1])
 
 
-def _read_candidates(candidates: _Paths, num_labels: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _pad_labels(labels: tf.Tensor, num_steps: int | tf.Tensor, num_labels: int) -> tf.Tensor:
+    return tf.pad(labels, [[0, 0], [0, 0], [0, num_steps], [0, 0]], constant_values=float(num_labels))
+
+
+def _read_candidates(candidates: _Paths, num_labels: int, max_length: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns tokens and token_log_probs as `BeamResult` has them; what a free place holds means nothing."""
-    tokens, token_log_probs = tf.unstack(candidates.labels, axis=-1)
+    labels = candidates.labels[:, :, :max_length]
+    labels = _pad_labels(labels, max_length - tf.shape(labels)[2], num_labels)
+    tokens, token_log_probs = tf.unstack(labels, num=2, axis=-1)
+    tokens.set_shape([None, None, max_length])
     is_path = candidates.log_probs[..., tf.newaxis] > _NEVER
     tokens = tf.where(is_path, tf.cast(tokens, tf.int32), num_labels)
     return tokens, tf.where(tokens < num_labels, token_log_probs, 0.0)
