@@ -32,7 +32,9 @@ class LSTMCell(keras.layers.LSTMCell):
     def combine(self, inputs, state, states):
         """Returns h <float>[rows, units] and [h, c]."""
         gates = inputs + state
-        input_gate, forget_gate, candidate, output_gate = ops.split(gates, 4, axis=-1)
+        # Slices are copied side by side, by all threads; a split by one.
+        slices = (gates[:, i * self.units : (i + 1) * self.units] for i in range(4))
+        input_gate, forget_gate, candidate, output_gate = slices
         kept = self.recurrent_activation(forget_gate) * states[1]
         carry = kept + self.recurrent_activation(input_gate) * self.activation(candidate)
         output = self.recurrent_activation(output_gate) * self.activation(carry)
