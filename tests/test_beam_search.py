@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnrnn_tf.model import beam_search as beam_search_module
 from cnnrnn_tf.model.beam_search import BeamResult, beam_search, rank_labels
 from tfrecords.errors import UserError
 
@@ -14,6 +15,10 @@ END, START = LABELS, LABELS + 1
 
 
 # --- 200 random models: small RNNs whose scores depend on the whole prefix, one model an image ---
+
+
+def to_numpy(result: BeamResult) -> BeamResult:
+    return BeamResult(*(None if field is None else field.numpy() for field in result))
 
 
 class RandomModels:
@@ -50,7 +55,7 @@ class RandomModels:
             state = {"rnn": tf.zeros([1, UNITS], tf.float64)}
             return beam_search(self.step(rows), state, batch_size, self.num_labels, **options)
 
-        return BeamResult(*(field.numpy() for field in run()))
+        return to_numpy(run())
 
     def table(self, max_length: int) -> dict[tuple, np.ndarray]:
         """Each prefix of up to max_length labels: log P(next token | it), <float64>[models, labels + 1]."""
@@ -313,7 +318,7 @@ def search_table(*tables, beam_size=2, **options) -> BeamResult:
 
     options = dict(max_length=num_labels) | options
     result = beam_search(step, (), len(tables), num_labels, beam_size=beam_size, **options)
-    return BeamResult(*(field.numpy() for field in result))
+    return to_numpy(result)
 
 
 SKY, CLOUDS, SEA = range(3)
@@ -502,6 +507,24 @@ def test_step_probabilities_are_left_out_where_nobody_asks():
     with pytest.raises(UserError, match="needs with_step_probs=True where all labels are ranked"):
         rank_labels(result)
     np.testing.assert_array_equal(result.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("options", [{}, dict(length_penalty=1.0), dict(min_length=2)])
+def test_of_many_labels_a_softmax_need_not_be_written_out(monkeypatch, options):
+    broken = [*SCENE[:4], [0.6, 0.1, float("nan"), 0.05]]
+    searches = [
+        lambda **more: search_table(SCENE, broken, SCENE, **options, **more),
+        lambda **more: MODEL.search(list(range(12)), beam_size=5, max_length=4, **options, **more),
+    ]
+    expected = [search() for search in searches]
+    monkeypatch.setattr(beam_search_module, "_MANY_LABELS", 1)
+    monkeypatch.setattr(tf.nn, "log_softmax", None)
+    for search, result in zip(searches, expected, strict=True):
+        found = search(with_step_probs=False)
+        np.testing.assert_array_equal(found.tokens, result.tokens)
+        for name in ("log_probs", "token_log_probs", "marginals"):
+            np.testing.assert_allclose(getattr(found, name), getattr(result, name), rtol=1e-5, atol=1e-6)
+    assert candidates_of(searches[0](with_step_probs=False), 1) == []
 
 
 def test_an_empty_batch_gives_an_empty_result():

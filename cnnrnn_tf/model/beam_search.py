@@ -22,6 +22,7 @@ from cnnrnn_tf.model.path_rules import Allowed, allow, make_rules, require, take
 
 Step = Callable[[tf.Tensor, tf.Tensor, Any, tf.Tensor], tuple[tf.Tensor, Any]]
 
+_MANY_LABELS = 500  # from here on, a softmax whose probabilities nobody reads is not written out
 _NEVER = float("-inf")  # the log-probability of what is pruned, and of a place without a path
 
 
@@ -147,12 +148,16 @@ def beam_search(
         image_rows = rows // beam_size
         state = tf.nest.pack_sequence_as(initial_state, search.state)
         logits, state = step(tokens, parents, state, image_rows)
-        softmax = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        scores, total = tf.cast(logits, tf.float32), None
+        if with_step_probs or renormalise or num_labels < _MANY_LABELS:
+            scores = tf.nn.log_softmax(scores)
+        else:
+            total = _log_sum_exp(scores)
         new = tf.gather(search.new, parents) & tf.one_hot(
             tokens, num_labels + 1, on_value=False, off_value=True
         )
         allowed = allow(take_rows(rules, image_rows), time, new)
-        extensions = _find_extensions(softmax, allowed, beam_size, renormalise)
+        extensions = _find_extensions(scores, total, allowed, beam_size, renormalise)
         survivors, last, parents = _extend(search.live, extensions)
         survivors = _keep(survivors, is_place)
         has_ended = last == num_labels
@@ -160,7 +165,7 @@ def beam_search(
         candidates = _admit(search.candidates, ended, is_place, num_labels, length_penalty)
         live = _stop_finished(live, candidates, is_place, rules.max_length, num_labels, length_penalty)
         highest = [
-            tf.math.unsorted_segment_max(softmax, image_rows, batch_size) for _ in search.label_log_probs
+            tf.math.unsorted_segment_max(scores, image_rows, batch_size) for _ in search.label_log_probs
         ]
         return time + 1, _Search(
             live=live,
@@ -275,13 +280,27 @@ class _Extensions(NamedTuple):
     tokens: tf.Tensor  # <int32>[rows, extensions]
 
 
-def _find_extensions(softmax: tf.Tensor, allowed: Allowed, beam_size, renormalise: bool) -> _Extensions:
-    pruned = tf.where(allowed.labels, softmax, _NEVER)
-    num_labels = softmax.shape[-1] - 1
+def _log_sum_exp(logits: tf.Tensor) -> tf.Tensor:
+    """Returns <float32>[rows, 1], what a logit exceeds its log-probability by.
+
+    oneDNN has a softmax and no logarithm of it, and the highest probability of a row is never small.
+    """
+    highest = tf.reduce_max(logits, axis=1, keepdims=True)
+    return highest - tf.math.log(tf.reduce_max(tf.nn.softmax(logits), axis=1, keepdims=True))
+
+
+def _find_extensions(
+    scores: tf.Tensor, total: tf.Tensor | None, allowed: Allowed, beam_size, renormalise: bool
+) -> _Extensions:
+    """Finds them by scores <float32>[rows, labels + 1], log-probabilities once `total` is deducted."""
+    pruned = tf.where(allowed.labels, scores, _NEVER)
+    num_labels = scores.shape[-1] - 1
     num_best = min(beam_size, num_labels) if isinstance(beam_size, int) else tf.minimum(beam_size, num_labels)
     best, tokens = tf.math.top_k(pruned, k=num_best)
-    end = softmax[:, -1:]
+    end = scores[:, -1:]
     log_probs = tf.concat([best, end], axis=1)
+    if total is not None:
+        log_probs -= total
     if renormalise:
         labels = tf.where(allowed.any_label, pruned, _NEVER)
         every = tf.concat([labels, tf.where(allowed.end, end, _NEVER)], axis=1)
