@@ -40,6 +40,7 @@ def test_two_presses_of_ctrl_c_end_a_build_of_several_processes_at_once(tmp_path
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     ) as process:
         deadline = time.monotonic() + 60
