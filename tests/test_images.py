@@ -341,6 +341,15 @@ def test_a_png_that_lacks_a_byte_of_its_last_checksum_is_cut_off_and_not_damaged
     )
 
 
+def test_a_large_image_that_is_decoded_after_the_others_keeps_its_place(decode_batch):
+    wide, small = (encode(make_photograph(*size), "PNG") for size in ((3, 16_001), (40, 50)))
+    squares, valid, _ = decode_batch([wide, small])
+    assert valid.all()
+    for row, encoded in enumerate((wide, small)):
+        expected = images.fit_to_square(images.decode_image(encoded), SIZE)
+        np.testing.assert_array_equal(squares[row], expected)
+
+
 @pytest.mark.parametrize("rows", [[], [b""], [b"", b"no", JPEG[:99]]])
 def test_batches_without_a_good_row_work(decode_batch, rows):
     squares, valid, errors = decode_batch(rows)

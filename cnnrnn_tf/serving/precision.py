@@ -1,7 +1,7 @@
 """A backbone enters, and the precision to run it in; a function from images to features leaves.
 
-Batch normalisation after a convolution becomes part of it: MobileNetV2 takes half of the time, and features
-move by a millionth.
+Batch normalisation after a convolution becomes part of it: MobileNetV2 takes little more than half of the
+time, and features move by a millionth.
 
 bfloat16 halves the weights and, on processors that multiply it, the time or better. It has the range of
 float32 and 8 bits of mantissa, so what is small and counts stays in float32: means over the last map, the
