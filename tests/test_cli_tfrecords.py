@@ -244,6 +244,9 @@ class TrainModel:
     """Name of the data set."""
     cell: Literal["lstm", "gru", "paper"] = "lstm"
     epochs: int = 10
+    photos: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="from")] = ()
+    mirror: bool = True
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     optimizer: Optimizer = field(default_factory=Optimizer)
 
     def __post_init__(self):
@@ -324,6 +327,31 @@ def test_every_mistake_in_flags_is_one_line_with_the_fix(args, message, capsys):
     assert "\n" not in str(raised.value)
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--epochs 3 --epochs 4", r"^--epochs is given twice, as '3' and as '4': leave one out; see `"),
+        ("--epochs=3 --cell gru --epochs 3", r"^--epochs is given twice, as '3' and as '3'"),
+        ("--epochs=3 --epochs=4", r"^--epochs is given twice, as '3' and as '4'"),
+        ("--dataset b", r"^--dataset is given twice, as 'a' and as 'b'"),
+        (
+            "--optimizer.learning_rate 1 --optimizer.learning-rate=2",
+            r"^--optimizer.learning-rate is given twice, as '1' and as '2'",
+        ),
+        ("--mirror --no-mirror", r"^--mirror and --no-mirror exclude each other: leave one out"),
+    ],
+)
+def test_a_flag_that_would_replace_itself_is_refused(line, message):
+    with pytest.raises(UserError, match=message):
+        parse(TrainModel, ["--dataset", "a", *line.split()], prog="train.py")
+
+
+def test_flags_that_take_several_values_and_switches_may_come_again():
+    line = "--dataset a --from x.csv --quick --from=y.csv --quick --optimizer.momentum -1"
+    filled = parse(TrainModel, line.split(), prog="train.py")
+    assert (filled.photos, filled.quick, filled.optimizer.momentum) == (("x.csv", "y.csv"), True, -1.0)
 
 
 @pytest.mark.parametrize("columns", ["66", None])

@@ -7,6 +7,7 @@ lines; a command of ours reports every mistake, tyro's included, as one line tha
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -114,7 +115,8 @@ def parse(
         An instance of the dataclass.
 
     Raises:
-        UserError: an unknown subcommand or flag, with the nearest right one; a missing or wrong value.
+        UserError: an unknown subcommand or flag, with the nearest right one; a missing or wrong value; a flag
+            that is given twice, unless it takes several (`tyro.conf.UseAppendAction`).
         SystemExit: status 0, after `--help`.
     """
     args = list(sys.argv[1:] if args is None else args)
@@ -175,7 +177,11 @@ def _parse_flags(command: type[T], args: list[str], prog: str, description: str 
 
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(command, args=args, prog=prog, description=description, **options)
+            filled = tyro.cli(command, args=args, prog=prog, description=description, **options)
+        repeated = _explain_repeated_flag(command, args)
+        if repeated is None:
+            return filled
+        raise UserError(f"{repeated}; see `{prog} --help`")
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -210,6 +216,51 @@ def _explain_unknown_flag(args: Sequence[str], help_page: str) -> str | None:
         if flag.startswith("--") and flag != "--" and flag.replace("_", "-") not in known:
             return f"unknown flag {flag}{_nearest_flag(flag, known)}"
     return None
+
+
+def _explain_repeated_flag(command, args: Sequence[str]) -> str | None:
+    """Of a flag that would replace itself in silence: `--seed 1 --seed 2`, or `--tie` and `--no-tie`."""
+    repeatable, switches = _sort_flags(command)
+    given: dict[str, str] = {}
+    for position, word in enumerate(args):
+        if word == "--":  # what follows is no flag
+            break
+        flag, mark, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if not re.fullmatch(r"--[A-Za-z][\w.:-]*", flag):
+            continue
+        prefix, name = re.fullmatch(r"(--(?:.*\.)?)(.*)", flag).groups()
+        if not mark and not {name, name.removeprefix("no-")} & switches:
+            value = args[position + 1] if position + 1 < len(args) else ""
+        opposite = prefix + (name.removeprefix("no-") if name.startswith("no-") else f"no-{name}")
+        if opposite in given:
+            first, second = sorted([f"{opposite} {given[opposite]}".strip(), f"{flag} {value}".strip()])
+            return f"{first} and {second} exclude each other: leave one out"
+        if flag in given and name not in repeatable | switches:
+            return f"{flag} is given twice, as {given[flag]!r} and as {value!r}: leave one out"
+        given[flag] = value
+    return None
+
+
+def _sort_flags(command) -> tuple[set[str], set[str]]:
+    """Names of the flags that may be repeated, and of those without a value; last parts of nested ones."""
+    import tyro
+
+    repeatable, switches = set(), set()
+    hints = typing.get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        kind, markers = hints[field.name], ()
+        if typing.get_origin(kind) is typing.Annotated:
+            kind, *markers = typing.get_args(kind)
+        if dataclasses.is_dataclass(kind):
+            for names, nested in zip((repeatable, switches), _sort_flags(kind), strict=True):
+                names |= nested
+        name = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
+        if tyro.conf.UseAppendAction in markers:
+            repeatable.add(name.replace("_", "-"))
+        if kind is bool:
+            switches.add(name.replace("_", "-"))
+    return repeatable, switches
 
 
 def _nearest_flag(flag: str, known: Sequence[str]) -> str:

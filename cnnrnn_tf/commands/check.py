@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,9 @@ class Check:
 
     export: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPORT")]
     """Folder that holds saved_model.pb, or folders named by version numbers: the highest is checked."""
-    images: Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...")] = ()
+    images: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="IMAGE...")
+    ] = ()
     """Files, folders or patterns to run; by default two made pictures and some of the run's examples."""
     latency: bool = True
     """Time it at batch 1, 8 and 32: about 15 seconds more, of a large model half a minute."""
@@ -36,7 +39,8 @@ class Check:
     def run(self) -> int:
         if self.timeout_s < 1:
             raise UserError(f"--timeout-s {self.timeout_s}: expected 1 or more")
-        images = _read_images(self.images) if self.images else None
+        words = [word for words in self.images for word in words]
+        images = _read_images(words) if words else None
         with silence_native_stderr():
             from cnnrnn_tf.serving.check import check_export
 
@@ -45,7 +49,7 @@ class Check:
         return 0 if report.ok else 1
 
 
-def _read_images(words: tuple[str, ...]) -> list[bytes]:
+def _read_images(words: Sequence[str]) -> list[bytes]:
     paths, problems = find_images(words)
     if problems:
         raise UserError("; ".join(f"--images {word}: {reason}" for word, reason in problems))
