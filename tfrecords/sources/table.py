@@ -18,17 +18,8 @@ from tfrecords.errors import UserError
 from tfrecords.manifest import SPLITS
 from tfrecords.sources.archives import open_archive, split_archive
 from tfrecords.sources.base import Source, find_inside, is_folder, stamp_file
+from tfrecords.sources.split_files import SPLIT_OF_WORD
 from tfrecords.sources.table_files import Columns, Row, is_text, open_table
-
-SPLIT_OF_WORD = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 class TableSource(Source):
