@@ -1,0 +1,276 @@
+"""Says what a command is doing and how far it is, so that none is silent for more than three seconds.
+
+    with progress("features of train", total=3000, unit="images") as bar:
+        bar.update(32)
+    with progress("drawing the figures"):
+        ...
+
+On a terminal it is tqdm's bar, on stderr. In a pipe or a file it is plain lines, the first after a moment and
+then some seconds apart, and more seconds as time goes by: a day's work leaves no log of thousands of lines.
+What is over at once says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tfrecords.quiet import open_stderr, silence_native_stderr
+
+FIRST_LINE_S = 0.3
+"""What is over sooner than this says nothing."""
+
+LINES_S = 2.5
+"""Seconds between two lines in a pipe, of all that goes on together."""
+
+_MAX_LINES_S, _LINES_SHARE = 30.0, 1 / 120  # after five minutes the lines become fewer
+_WIDTH = 80  # of a terminal that does not know its own
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
+_SHARE = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+_ELAPSED = "{desc} ... {elapsed}"
+
+
+class Progress:
+    """Something that goes on, and is told of until `close`; made by `progress`."""
+
+    def __init__(self, words: str, total: float | None, unit: str, initial: float, at_once: bool) -> None:
+        self.words, self.total, self.unit = words, total, unit
+        self.count = self._initial = initial
+        self._start_s = time.monotonic()
+        self._first_s = self._start_s + (0 if at_once else FIRST_LINE_S)
+        self._has_spoken = False
+        self._stream = open_stderr()
+        self._bar = self._make_bar() if self._stream.isatty() else None
+        self._ended = threading.Event()
+        self._outer: Progress | None = _Speakers.enter(self)
+        if at_once and self._bar is None:
+            self._say(f"{words} ...")
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._ticker.start()
+
+    def update(self, count: float = 1) -> None:
+        """Adds to what is done."""
+        self.count += count
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def describe(self, words: str) -> None:
+        """Says from now on that it is this that goes on."""
+        self.words = words
+        if self._bar is not None:
+            self._bar.set_description_str(words, refresh=False)
+
+    def set_total(self, total: float) -> None:
+        """Says how much there is to do, once that is known."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.total, self._bar.bar_format = total, self._choose_format()
+
+    def print(self, text: str) -> None:
+        """Prints a line on stdout, above the bar."""
+        with self._aside():
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Says no more; of what was counted and took a while, says how it ended."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._ticker.join()
+        if self._bar is not None:
+            self._bar.close()
+        elif self._has_spoken and self.unit and self.count != self._initial:
+            self._say(f"{self.words}: {self._format_count()} in {_format_s(self._elapsed_s)}")
+        _Speakers.leave(self, self._outer)
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.close()
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def _make_bar(self):
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self.total,
+            desc=self.words,
+            unit=f" {self.unit}",
+            initial=self.count,
+            file=self._stream,
+            **({"dynamic_ncols": True} if _find_width(self._stream) else {"ncols": _WIDTH}),
+            leave=None if self.unit else False,  # None: unless it is within another
+            delay=max(self._first_s - self._start_s, 1e-9),
+            bar_format=self._choose_format(),
+        )
+
+    def _choose_format(self) -> str | None:
+        if self.total is None:
+            return None if self.unit else _ELAPSED
+        return _BAR if self.unit else _SHARE
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        if self._bar is None:
+            yield
+            return
+        bars, speaker = [], self
+        while speaker is not None:
+            bars.append(speaker._bar)
+            speaker = speaker._outer
+        with self._bar.get_lock():
+            for bar in bars:
+                bar.clear(nolock=True)
+            yield
+            for bar in bars:
+                bar.refresh(nolock=True)
+
+    def _tick(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the stream was closed: nobody reads
+            while not self._ended.wait(FIRST_LINE_S):
+                now_s = time.monotonic()
+                if now_s < self._first_s or not _Speakers.is_turn_of(self):
+                    continue
+                if self._bar is not None:
+                    self._bar.refresh()
+                elif now_s >= _Speakers.said_s + _pause_s(now_s - self._start_s):
+                    self._say(self._format_line())
+
+    def _say(self, line: str) -> None:
+        self._has_spoken = True
+        _Speakers.said_s = time.monotonic()
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    def _format_line(self) -> str:
+        parts = [self._format_count()] if self.unit else []
+        if self.total:
+            parts.append(f"{100 * self.count / self.total:.0f} %")
+            done = self.count - self._initial
+            if done > 0:
+                left_s = self._elapsed_s * max(self.total - self.count, 0) / done
+                parts.append(f"{_format_s(left_s)} left")
+        return f"{self.words}: {', '.join(parts)}" if parts else f"{self.words} ... {self._format_elapsed()}"
+
+    def _format_count(self) -> str:
+        of = f" of {self.total:,.0f}" if self.total is not None and self.count != self.total else ""
+        return f"{self.count:,.0f}{of} {self.unit}"
+
+    def _format_elapsed(self) -> str:
+        return _format_s(self._elapsed_s)
+
+
+class _Speakers:
+    """Who speaks on stderr, which a process has one of: the innermost of all that goes on."""
+
+    _lock = threading.Lock()
+    _innermost: Progress | None = None
+    said_s = 0.0
+
+    @classmethod
+    def enter(cls, speaker: Progress) -> Progress | None:
+        with cls._lock:
+            outer, cls._innermost = cls._innermost, speaker
+        return outer
+
+    @classmethod
+    def leave(cls, speaker: Progress, outer: Progress | None) -> None:
+        with cls._lock:
+            if cls._innermost is speaker:
+                cls._innermost = outer
+
+    @classmethod
+    def is_turn_of(cls, speaker: Progress) -> bool:
+        return cls._innermost is speaker
+
+
+@contextlib.contextmanager
+def progress(
+    words: str,
+    total: float | None = None,
+    unit: str = "",
+    initial: float = 0,
+    shown: bool = True,
+    at_once: bool = False,
+) -> Iterator[Progress | Silent]:
+    """Tells on stderr of what goes on in the block.
+
+    Args:
+        words: what it is: "features of train".
+        total: how much there is to do; None where nobody knows.
+        unit: of what is counted, in the plural; "" shows a share or the time alone.
+        initial: what was done before.
+        shown: whether to say anything at all.
+        at_once: say the words now, and not only where it takes a moment.
+
+    Yields:
+        A `Progress`, whose `update` counts.
+    """
+    teller = Progress(words, total, unit, initial, at_once) if shown else Silent()
+    try:
+        yield teller
+    finally:
+        teller.close()
+
+
+@contextlib.contextmanager
+def loading_tensorflow() -> Iterator[None]:
+    """Announces an import of TensorFlow, which takes some seconds, and keeps its greetings off the screen.
+
+    >>> with loading_tensorflow():
+    ...     import tensorflow
+    """
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    with progress("loading TensorFlow", at_once=True), silence_native_stderr():
+        yield
+
+
+class Silent:
+    """What counts like a `Progress` and says nothing."""
+
+    def update(self, count: float = 1) -> Any:
+        """Counts nothing."""
+
+    def describe(self, words: str) -> Any:
+        """Says nothing."""
+
+    def set_total(self, total: float) -> Any:
+        """Says nothing."""
+
+    def print(self, text: str) -> Any:
+        """Prints a line on stdout."""
+        print(text, flush=True)
+
+    def close(self) -> Any:
+        """Ends nothing."""
+
+
+def _find_width(stream: Any) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _pause_s(elapsed_s: float) -> float:
+    return min(max(LINES_S, elapsed_s * _LINES_SHARE), _MAX_LINES_S)
+
+
+def _format_s(seconds: float) -> str:
+    """`7 s`, `2 min 5 s`, `3 h 12 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s" if seconds and minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
