@@ -167,7 +167,7 @@ def test_images_lie_beside_the_table_unless_said_otherwise(tmp_path):
 
 def test_the_manifest_gets_the_arguments_but_no_path_of_this_machine(write, tmp_path):
     source = write(JOINED, label_separator="|")
-    assert source.arguments() == {"from": "labels.csv", "separator": "|"}
+    assert source.arguments() == {"from": "labels.csv", "label_separator": "|"}
     assert str(tmp_path) not in json.dumps(source.arguments())
 
 
@@ -221,7 +221,7 @@ BAD_CSV = [
     ),
     ("two", "image,sea\na.jpg,2\n", r"line 2: column 'sea' has the value '2': expected 1, 0, or blank or -1"),
     ("nan", "image,sea\na.jpg,nan\n", r"column 'sea' has the value 'nan'"),
-    ("text column", "image,tags\na.jpg,sea;sky\n", r"'sea;sky'.* named with --labels-column"),
+    ("text column", "image,notes\na.jpg,sea;sky\n", r"'sea;sky'.* named with --labels-column"),
     (
         "split",
         "image,labels,split\na.jpg,sea,dev\n",
@@ -245,7 +245,11 @@ BAD_CSV = [
         "photo,labels\na.jpg,sea\n",
         r"line 1: no column of image paths among photo, labels: expected image",
     ),
-    ("no labels", "image,split\na.jpg,train\n", r"line 1: no column of labels: expected `labels`"),
+    (
+        "no labels",
+        "image,split\na.jpg,train\n",
+        r"line 1: no column of labels among image, split: expected `labels`",
+    ),
     ("unnamed", "image,sea,\na.jpg,1,0\n", r"line 1: column 3 has no name"),
     ("twice", "image,sea,sea\na.jpg,1,0\n", r"line 1: the column 'sea' occurs twice"),
     ("empty", "", r"labels.csv: is empty: expected a header"),
@@ -298,18 +302,32 @@ BAD_JSONL = [
         jsonl({"image": "a.jpg", "labels": {" sea": 1, "sea": 0}}),
         r"line 1: the labels .* or alike",
     ),
-    ("an array", '[\n{"image": "a.jpg", "labels": []}\n]\n', r"line 1: not JSON"),
+    (
+        "an array cut off",
+        '[\n{"image": "a.jpg", "labels": []},\n{"image": ',
+        r"line 3: not JSON: .* array",
+    ),
+    ("no comma", '[{"image": "a.jpg", "labels": []}\n{}]', r"line 2: not JSON: expected an array of objects"),
+    (
+        "behind the array",
+        '[{"image": "a.jpg", "labels": []}]\n{}',
+        r"not JSON: there is more behind",
+    ),
     (
         "a list",
         '["a.jpg", "sea"]\n',
-        r"line 1: holds '\[\"a.jpg\", \"sea\"\]': expected one JSON object a line",
+        r"line 1: holds '\"a.jpg\"': expected one JSON object an image",
     ),
     (
         "no labels",
         '{"image": "a.jpg", "label": []}\n',
-        r"line 1: has no key 'labels'; its keys are image, label",
+        r"line 1: column 'label' has the value '\[\]': .* named with --labels-column",
     ),
-    ("no image", '{"labels": []}\n', r"line 1: has no key 'image' or 'image_path'"),
+    (
+        "no image",
+        '{"labels": []}\n',
+        r"line 1: no key of image paths among labels: expected image",
+    ),
     (
         "numbers",
         '{"image": "a.jpg", "labels": [1, 2]}\n',
@@ -318,7 +336,7 @@ BAD_JSONL = [
     (
         "null",
         '{"image": "a.jpg", "labels": null}\n',
-        r"line 1: the labels are None: expected a list of texts",
+        r"among the labels is 'null' 1 time \(first in .* line 1\): pass --no-label=null if",
     ),
     ("value", '{"image": "a.jpg", "labels": {"sea": "yes"}}\n', r"line 1: column 'sea' has the value 'yes'"),
     ("image", '{"image": 7, "labels": []}\n', r"line 1: the image path is 7: expected text"),

@@ -105,6 +105,7 @@ def _build(options: BuildOptions) -> None:
         strict=options.strict,
         rules=rules,
         write=write,
+        tell=print,
     )
     _print_summary(manifest, options.data_dir)
 

@@ -17,6 +17,7 @@ from tfrecords import vocabulary as vocabularies
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError, nearest
 from tfrecords.images import ORIGINALS, ImageRules
+from tfrecords.label_notes import note_labels
 from tfrecords.manifest import FILE_NAME as MANIFEST_FILE_NAME
 from tfrecords.manifest import SPLITS, Holdout, Manifest, Split
 from tfrecords.sources.base import Source
@@ -41,6 +42,7 @@ def build(
     rules: ImageRules = ORIGINALS,
     write: ShardWriter | None = None,
     progress: bool = True,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> Manifest:
     """Turns `source` into the data set `data_dir/name`.
 
@@ -56,6 +58,7 @@ def build(
         rules: how images become what records hold: byte for byte by default.
         write: what runs the tasks in place of `workers` processes: `tfrecords.beam.BeamWriter`, say.
         progress: show a bar on stderr.
+        tell: called with each line that a person should see once the labels are read.
 
     Raises:
         UserError: the data set exists, the source is at odds with itself, fewer than two labels or an empty
@@ -72,6 +75,11 @@ def build(
                 if strict:
                     _refuse_skips(store, splits)
                 vocabulary = _make_vocabulary(source, store, counts, splits)
+                for line in (
+                    *note_labels(store, vocabulary, splits),
+                    *map("note: {}".format, source.notes()),
+                ):
+                    tell(line)
                 tasks = [
                     task
                     for split in splits
@@ -152,7 +160,7 @@ def _check_store(source: Source, store: AnnotationStore) -> list[str]:
     splits = [split for split in SPLITS if split in names]
     for split in splits:
         if not store.count_images(split):
-            raise UserError(_explain_empty_split(split, store))
+            raise UserError(_explain_empty_split(source, split, store))
     return splits
 
 
@@ -202,7 +210,7 @@ def _make_manifest(
         source_arguments=source.arguments() | rules.arguments(),
         vocabulary_fingerprint=vocabulary.fingerprint,
         splits={
-            split: _make_split(split, [each for each in results if each.split == split], store)
+            split: _make_split(source, split, [each for each in results if each.split == split], store)
             for split in splits
         },
         holdout=None if "validation" in splits else Holdout(num_held_out),
@@ -210,10 +218,10 @@ def _make_manifest(
     )
 
 
-def _make_split(name: str, results: Sequence[ShardResult], store: AnnotationStore) -> Split:
+def _make_split(source: Source, name: str, results: Sequence[ShardResult], store: AnnotationStore) -> Split:
     num_images = sum(result.shard.num_records for result in results)
     if num_images == 0:
-        raise UserError(_explain_empty_split(name, store))
+        raise UserError(_explain_empty_split(source, name, store))
     return Split(
         num_images=num_images,
         num_labels=sum(result.num_labels for result in results),
@@ -238,7 +246,7 @@ def _refuse_skips(store: AnnotationStore, splits: Sequence[str]) -> None:
         )
 
 
-def _explain_empty_split(name: str, store: AnnotationStore) -> str:
+def _explain_empty_split(source: Source, name: str, store: AnnotationStore) -> str:
     counts = store.count_skips(name)
     if not counts:
         return f"the split {name} has no images: leave it out or fill it"
@@ -246,8 +254,8 @@ def _explain_empty_split(name: str, store: AnnotationStore) -> str:
     example = next(skip for skip in store.skips(name) if skip.reason == reason)
     return (
         f"no image of the split {name} is left: all {sum(counts.values()):,} were skipped, "
-        f"{counts[reason]:,} as {reason}, such as {example.detail or example.image_id}; of a table, check "
-        "--images"
+        f"{counts[reason]:,} as {reason}, such as {example.detail or example.image_id}"
+        f"{source.explain_skip(example) or '; of a table, check --images'}"
     )
 
 

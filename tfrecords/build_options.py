@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from tfrecords.errors import UserError
 from tfrecords.sources import make_source
 from tfrecords.sources.base import Source
+from tfrecords.sources.split_files import parse_split_files
+from tfrecords.sources.table_options import parse_split_words
 
 
 @dataclass
@@ -60,6 +63,7 @@ class BuildDemo(BuildOptions):
         return make_source("demo", seed=self.seed, num_train=self.num_train, num_test=self.num_test)
 
 
+_Several = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 _Images = Annotated[str | None, tyro.conf.arg(metavar="FOLDER|URL")]
 _From = Annotated[Path, tyro.conf.arg(name="from", metavar="FOLDER")]
 
@@ -136,27 +140,50 @@ class BuildVoc2007(BuildOptions):
 
 @dataclass
 class BuildTable(BuildOptions):
-    """Read your own images, listed in a CSV or JSONL table with one row an image."""
+    """Read your own images, listed in CSV or JSON tables: a row an image, or a row a label."""
 
-    table: Annotated[Path, tyro.conf.arg(name="from", metavar="TABLE")] = tyro.MISSING
-    """The table: labels joined in one column, or one column a label (1, 0, blank or -1 for unknown)."""
-    images: _Images = None
-    """Folder that the image paths start from, or a .zip or .tar; the table's own folder by default."""
+    table: Annotated[_Several, tyro.conf.arg(name="from", metavar="TABLE")] = ()
+    """The table: labels joined in one column, or one column a label (1, 0, blank or -1 for unknown). One a
+    split: train=a.csv,test=b.csv."""
+    images: Annotated[_Several, tyro.conf.arg(metavar="FOLDER|URL")] = ()
+    """Folder that the image paths start from, or a .zip or .tar; the table's own folder by default. One a
+    split: train=A,test=B."""
     name: str | None = None
     """Name of the data set; the table's file name without its suffix by default."""
     image_column: str | None = None
-    """Column of the image paths; by default image, image_path, file, filename or path."""
+    """Column of the image paths; by default image, image_path, file, filename, path or the like."""
     labels_column: str | None = None
-    """Column of joined labels; by default `labels`. Without it, every other column is a label."""
+    """Column of joined labels; by default `labels` or `tags`. Without it, every other column is a label."""
     split_column: str | None = None
     """Column that says train, val or test; by default `split`. Without it, every image is for training."""
-    label_separator: str = ";"
-    """What joins the labels in their column."""
-    ignore_columns: str = ""
+    label_separator: str | None = None
+    """What joins the labels in their column, `;` by default; `none` if each cell is one label."""
+    ignore_columns: _Several = ()
     """Columns that are no labels, joined by commas."""
+    columns: str = ""
+    """Names of the columns of a file without a header: image,labels,split. `_` is ignored."""
+    image_pattern: str | None = None
+    """How a file is named: '{image}.jpg', 'images_*/{image}', '{patient}/{stem}*.png'. Wildcards are allowed;
+    in braces image (as in the table), stem (without its suffix), name (without folders), or any column."""
+    split_words: str = ""
+    """What other words mean in the split column: 0=train,1=validation,2=test."""
+    no_label: _Several = ()
+    """A word that says that an image has no label, such as 'No Finding'."""
+    minus_one: Literal["absent", "unknown"] | None = None
+    """What -1 means in one column a label; needed where the table has no 0, else unknown."""
+    blank: Literal["absent", "unknown"] | None = None
+    """What a blank means in one column a label; needed where the table has no 0, else unknown."""
+    rows: Literal["image", "label"] = "image"
+    """What a row is: an image with all its labels, or one label of an image."""
+    confidence_column: str | None = None
+    """With --rows label, column of 1 (holds) or 0 (does not); labels without a row are unknown then."""
+    confidence_threshold: float | None = None
+    """Confidence from which a label holds, where there are values between 0 and 1; below, it is unknown."""
 
     def __post_init__(self):
-        self.name = self.name or self.table.stem
+        if not self.table:
+            raise UserError("missing --from")
+        self.name = self.name or Path(parse_split_files(self.table)[0].path).stem
 
     def make_source(self) -> Source:
         return make_source(
@@ -167,7 +194,16 @@ class BuildTable(BuildOptions):
             labels_column=self.labels_column,
             split_column=self.split_column,
             label_separator=self.label_separator,
-            ignore_columns=[column.strip() for column in self.ignore_columns.split(",") if column.strip()],
+            ignore_columns=self.ignore_columns,
+            columns=[name.strip() for name in self.columns.split(",")] if self.columns else (),
+            image_pattern=self.image_pattern,
+            split_words=parse_split_words(self.split_words),
+            no_label=self.no_label,
+            minus_one=self.minus_one,
+            blank=self.blank,
+            rows=self.rows,
+            confidence_column=self.confidence_column,
+            confidence_threshold=self.confidence_threshold,
         )
 
 

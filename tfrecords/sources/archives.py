@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import PurePath
 
@@ -34,6 +35,14 @@ class ImageArchive(ABC):
             OSError: it is damaged, encrypted or too large.
         """
 
+    @abstractmethod
+    def names(self) -> Iterator[str]:
+        """The tidied names of all members that are files."""
+
+    @abstractmethod
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a member of this tidied name."""
+
     def _fail(self, name: str, code: int, reason: str | None = None) -> OSError:
         return OSError(code, reason or os.strerror(code), os.path.join(self.path, name))
 
@@ -45,6 +54,12 @@ class ZipArchive(ImageArchive):
         super().__init__(path)
         self._file = zipfile.ZipFile(path)
         self._members = {os.path.normpath(info.filename): info for info in self._file.infolist()}
+
+    def names(self) -> Iterator[str]:
+        return (name for name, info in self._members.items() if not info.is_dir())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
 
     def read(self, name: str) -> bytes:
         info = self._members.get(name)
@@ -79,6 +94,12 @@ class TarArchive(ImageArchive):
 
     def __del__(self) -> None:
         self._file.close()
+
+    def names(self) -> Iterator[str]:
+        return (name for name, place in self._places.items() if place is not None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
 
     def read(self, name: str) -> bytes:
         if name not in self._places:

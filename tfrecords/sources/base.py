@@ -57,6 +57,14 @@ class Source(ABC):
         """Names known beforehand, which stay in the vocabulary even if they never occur; or None."""
         return None
 
+    def notes(self) -> list[str]:
+        """What a person should be told of what was read, each in a line; asked for after `items`."""
+        return []
+
+    def explain_skip(self, skip: Skip) -> str:
+        """What to do about an image that was left out, to stand behind its reason and detail; or ""."""
+        return ""
+
     def reference_rows(self) -> list[dict]:
         """Scores known to be reachable, such as `{"name": "best set", "O-F1": 0.9}`, for the manifest."""
         return []

@@ -1,7 +1,7 @@
-"""A user's own table of images and labels (CSV or JSONL) enters; annotations leave.
+"""Reads a user's own tables of images and labels: CSV, JSONL or JSON, in any of the forms that people have.
 
-Two forms are read: one column of labels joined by a separator (in JSON a list), or one column a label with 1,
-0, and blank or -1 for unknown. A further column may name the split.
+A row is an image, with one column of labels joined by a separator (in JSON a list) or one column a label with
+1, 0, and blank or -1 for unknown; or a row is one label of an image. A further column may name the split.
 
     python -m tfrecords build table --from labels.csv --images photos --name scenes
 """
@@ -10,61 +10,59 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError
 from tfrecords.manifest import SPLITS
-from tfrecords.sources.archives import open_archive, split_archive
-from tfrecords.sources.base import Source, find_inside, is_folder, stamp_file
-from tfrecords.sources.split_files import SPLIT_OF_WORD
-from tfrecords.sources.table_files import Columns, Row, is_text, open_table
+from tfrecords.sources.archives import open_archive
+from tfrecords.sources.base import Source, stamp_file
+from tfrecords.sources.image_files import FoundImage, ImageFinder, ImageFolder, ImagePattern
+from tfrecords.sources.label_cells import tell_place, tell_places
+from tfrecords.sources.label_rows import Row
+from tfrecords.sources.nearest_image import explain_missing
+from tfrecords.sources.split_files import SplitFile, parse_split_files
+from tfrecords.sources.table_columns import folder_split
+from tfrecords.sources.table_files import is_text
+from tfrecords.sources.table_options import TableOptions
+from tfrecords.sources.table_rows import TableReader
+from tfrecords.wording import count
+
+_TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+_Words = str | Path | Sequence[str | Path]
 
 
 class TableSource(Source):
-    """The images of one table. An image's id is its path as the table writes it, tidied, with `/` separators.
+    """The images of one table or several. An image's id is its file's path as seen from its folder of images.
 
     Args:
-        table: a CSV (comma, semicolon or tab; UTF-8) or, by its suffix .jsonl or .ndjson, a JSONL file.
-        images: the folder that the table's image paths start from, which may be a .zip or .tar, or a folder
-            in one, or a URL; the table's own folder by default. A path that climbs out of it is skipped
-            as `path_outside_images`.
-        image_column: by default the first of `image`, `image_path`, `file`, `filename`, `path`.
-        labels_column: the column of joined labels; by default `labels` where there is one, else every column
-            that is left over is a label.
-        split_column: by default `split` where there is one; without it every image belongs to train.
-        label_separator: what joins labels within a cell.
-        ignore_columns: columns that are no labels.
+        table: a CSV (comma, semicolon, tab or pipe; UTF-8) or, by its suffix .jsonl, .ndjson or .json, a file
+            of JSON objects; or several, each perhaps with its split: `["train=a.csv", "test=b.csv"]`.
+        images: the folder that the image paths start from, which may be a .zip or .tar, or a folder in one,
+            or a URL; each table's own folder by default. Several are looked through, unless they are of a
+            split each, as tables may be. A path that climbs out is skipped as `path_outside_images`.
+        options: fields of `TableOptions`.
     """
 
     name = "table"
 
-    def __init__(
-        self,
-        table: str | Path,
-        images: str | Path | None = None,
-        *,
-        image_column: str | None = None,
-        labels_column: str | None = None,
-        split_column: str | None = None,
-        label_separator: str = ";",
-        ignore_columns: Sequence[str] = (),
-    ):
-        if not label_separator:
-            raise UserError("--label-separator is empty: give the character that joins labels, such as ';'")
-        self.table = os.fspath(table)
-        self.images = os.fspath(images) if images is not None else os.path.dirname(self.table) or os.curdir
-        self.columns = Columns(
-            image_column, labels_column, split_column, label_separator, tuple(ignore_columns)
-        )
+    def __init__(self, table: _Words, images: _Words | None = None, **options):
+        self.options = TableOptions(**options)
+        self.files = parse_split_files(_list_words(table))
+        self.images = parse_split_files(_list_words(images or ()), "--images")
+        if self.options.split_column is not None and any(file.split for file in self.files):
+            raise UserError(
+                "--split-column and the splits that --from names exclude each other: leave one out"
+            )
+        _refuse_unnamed_splits(self.files, self.options)
         self._splits: tuple[str, ...] | None = None
         self._label_names: tuple[str, ...] | None = None
-        self.archive = split_archive(self.images)
-        if self.archive is not None:
-            open_archive(self.archive[0])
-        elif not is_folder(self.images):
-            raise UserError(f"{self.images}: no such folder or archive of images: give it with --images")
+        self._notes: list[str] = []
+        folders = [ImageFolder(path) for path in self._list_folders()]
+        self._archives = [folder.path for folder in folders if folder.archive is not None]
+        ImageFinder(folders, self.options.image_pattern)  # says what is wrong with the pattern
 
     def splits(self) -> tuple[str, ...]:
         self._read_once()
@@ -74,128 +72,245 @@ class TableSource(Source):
         return (item for its_split, item in self.items() if its_split == split)
 
     def items(self) -> Iterator[tuple[str, Annotation | Skip]]:
-        table = open_table(self.table, self.columns)
+        reader, images = self._open(), _Images(self)
         found: set[str] = set()
-        for split, item in self._read_items(table.rows()):
+        for split, item in self._read_items(reader, images):
             found.add(split)
             yield split, item
         if not found:
-            raise UserError(f"{self.table}: has no rows: expected one row an image below the header")
+            raise UserError(f"{self.files[0].path}: has no rows: expected one row an image below the header")
         self._splits = tuple(split for split in SPLITS if split in found)
-        self._label_names = table.label_names()
+        self._label_names = reader.label_names()
+        self._notes = [*reader.notes(), *images.notes()]
 
     def label_names(self) -> tuple[str, ...] | None:
         self._read_once()
         return self._label_names
 
+    def notes(self) -> list[str]:
+        return self._notes
+
     def read_image(self, annotation: Annotation) -> bytes:
-        if self.archive is None:
+        archive = self._find_archive(annotation)
+        if archive is None:
             return super().read_image(annotation)
-        path, folder = self.archive
-        return open_archive(path).read(os.path.join(folder, os.path.normpath(annotation.image_id)))
+        path = ImageFolder(archive).archive[0]
+        return open_archive(path).read(os.path.normpath(os.path.relpath(annotation.image_path, path)))
 
     def stamp_image(self, annotation: Annotation) -> tuple[int, ...] | None:
-        return super().stamp_image(annotation) if self.archive is None else stamp_file(self.archive[0])
+        archive = self._find_archive(annotation)
+        return (
+            super().stamp_image(annotation)
+            if archive is None
+            else stamp_file(ImageFolder(archive).archive[0])
+        )
+
+    def explain_skip(self, skip: Skip) -> str:
+        if skip.reason == "path_outside_images" and self.options.image_pattern is None:
+            return "; if the files lie in --images itself: pass --image-pattern '{name}'"
+        if skip.reason != "missing_image":
+            return ""
+        path = skip.detail or skip.image_id
+        for folder in map(ImageFolder, self._list_folders()):
+            if path.startswith(os.path.join(folder.path, "")):
+                return explain_missing(
+                    os.path.relpath(path, folder.path), [folder], self.options.image_pattern
+                )
+        return ""
 
     def arguments(self) -> dict:
-        given = {key: value for key, value in vars(self.columns).items() if value}
-        return {"from": os.path.basename(self.table), **given}
+        names = [
+            f"{file.split}={os.path.basename(file.path)}" if file.split else os.path.basename(file.path)
+            for file in self.files
+        ]
+        return {"from": names[0] if len(names) == 1 else names, **self.options.arguments()}
+
+    def _open(self) -> TableReader:
+        pattern = self.options.image_pattern
+        own = ("image", "name", "stem")
+        columns = (
+            [] if pattern is None else [name for name in ImagePattern(pattern).fields if name not in own]
+        )
+        return TableReader(self.files, self.options, columns)
 
     def _read_once(self) -> None:
         if self._splits is None:
             for _ in self.items():
                 pass
 
-    def _read_items(self, rows: Iterator[Row]) -> Iterator[tuple[str, Annotation | Skip]]:
+    def _list_folders(self) -> list[str]:
+        if self.images:
+            return [file.path for file in self.images]
+        return list(dict.fromkeys(os.path.dirname(file.path) or os.curdir for file in self.files))
+
+    def _find_archive(self, annotation: Annotation) -> str | None:
+        path = annotation.image_path
+        return next((each for each in self._archives if path.startswith(os.path.join(each, ""))), None)
+
+    def _read_items(self, reader: TableReader, images: _Images) -> Iterator[tuple[str, Annotation | Skip]]:
         """Every row's split and annotation or skip; refuses rows that contradict an earlier one."""
         seen: set[int] = set()  # hashes of image ids: of a table of any length, no row is kept
         repeated: dict[str, Row] | None = None
-        first = None
-        for row in rows:
-            first = first or row
-            if (row.split is None) != (first.split is None):
-                raise UserError(
-                    f"{self.table} lines {first.line} and {row.line}: one names its split, one does not: "
-                    f"name it in every row or in none"
-                )
-            split = self._read_split(row)
-            path = self._find_path(row)
-            if isinstance(path, Skip):
-                yield split, path
+        for row in reader.rows():
+            split = row.split or "train"
+            found = images.find(row)
+            if isinstance(found, Skip):
+                yield split, found
                 continue
-            image_id = path.replace(os.sep, posixpath.sep)
-            if hash(image_id) in seen:
-                if repeated is None:
-                    repeated = self._find_repeated()
-                earlier = repeated.get(image_id, row)
-                if earlier.line != row.line:
-                    self._refuse_contradiction(image_id, split, row, self._read_split(earlier), earlier)
-                    detail = f"{self._where(row)} repeats line {earlier.line}"
-                    yield split, Skip(image_id, "duplicate_row", detail)
-                    continue
-            seen.add(hash(image_id))
-            image_path = os.path.join(self.images, path)
-            yield split, Annotation(image_id, image_path, row.labels, row.ignored)
+            for image_id, image_path in found:
+                if hash(image_id) in seen:
+                    if repeated is None:
+                        repeated, num_differing = self._find_repeated()
+                    earlier = repeated.get(image_id, row)
+                    if earlier.place != row.place:
+                        self._refuse_contradiction(image_id, row, earlier, num_differing)
+                        detail = f"{tell_place(row.place)} repeats line {earlier.place[1]}"
+                        yield split, Skip(image_id, "duplicate_row", detail)
+                        continue
+                seen.add(hash(image_id))
+                yield split, Annotation(image_id, image_path, row.labels, row.unknown)
 
-    def _find_path(self, row: Row) -> str | Skip:
-        """The image's path as seen from `images`, or why there is none."""
-        if not row.image:
-            return Skip(f"line {row.line}", "no_image_path", f"{self._where(row)}: no image path")
-        if not is_text(row.image):
-            detail = f"{self._where(row)}: {row.image!r} holds what no file name can"
-            return Skip(f"line {row.line}", "invalid_image_path", detail)
-        # A path may be written with the separators of another system: train\0001.jpg.
-        path = find_inside(self.images, row.image.replace("\\", "/"))
-        if path is None:
-            detail = f"{self._where(row)}: {row.image} climbs out of {self.images}"
-            return Skip(row.image, "path_outside_images", detail)
-        return path
+    def _find_repeated(self) -> tuple[dict[str, Row], int]:
+        """The first row of each image that has more than one, and how many of these have rows that differ.
 
-    def _find_repeated(self) -> dict[str, Row]:
-        """The first row of each image that has more than one, by a second look at the table."""
+        It takes a second look at the tables.
+        """
         seen: set[int] = set()
         repeated: set[int] = set()
         for image_id, _ in self._identify_rows():
             key = hash(image_id)
             (repeated if key in seen else seen).add(key)
         first: dict[str, Row] = {}
+        differing: set[str] = set()
         for image_id, row in self._identify_rows():
-            if hash(image_id) in repeated:
-                first.setdefault(image_id, row)
-        return first
+            if hash(image_id) in repeated and first.setdefault(image_id, row).labels != row.labels:
+                differing.add(image_id)
+        return first, len(differing)
 
     def _identify_rows(self) -> Iterator[tuple[str, Row]]:
-        for row in open_table(self.table, self.columns).rows():
-            path = self._find_path(row)
-            if isinstance(path, str):
-                yield path.replace(os.sep, posixpath.sep), row
+        images = _Images(self)
+        for row in self._open().rows():
+            found = images.find(row)
+            for image_id, _ in () if isinstance(found, Skip) else found:
+                yield image_id, row
 
-    def _read_split(self, row: Row) -> str:
-        if row.split is None:
-            return "train"
-        split = SPLIT_OF_WORD.get(row.split.strip().lower())
-        if split is None:
+    def _refuse_contradiction(self, image_id: str, row: Row, seen: Row, num_differing: int) -> None:
+        both = f"{tell_places(seen.place, row.place)}: the image {image_id!r}"
+        if seen.split != row.split:
             raise UserError(
-                f"{self._where(row)}: the split {row.split!r} is not one of {', '.join(SPLIT_OF_WORD)}; "
-                f"another column can be named with --split-column"
-            )
-        return split
-
-    def _refuse_contradiction(self, image_id: str, split: str, row: Row, seen_split: str, seen: Row) -> None:
-        both = f"{self.table} lines {seen.line} and {row.line}: the image {image_id!r}"
-        if split != seen_split:
-            raise UserError(
-                f"{both} is in both {seen_split} and {split}: what is tested would leak into training; "
+                f"{both} is in both {seen.split} and {row.split}: what is tested would leak into training; "
                 f"leave it in one of the two"
             )
-        if set(seen.labels) != set(row.labels) or set(seen.ignored) != set(row.ignored):
+        if set(seen.labels) != set(row.labels) or set(seen.unknown) != set(row.unknown):
+            others = f", as {num_differing:,} images have" if num_differing > 1 else ""
             raise UserError(
                 f"{both} has different labels in the two rows ({_join(seen.labels)} against "
-                f"{_join(row.labels)}): leave one row"
+                f"{_join(row.labels)}){others}: leave one row, or pass --rows label if each row is one label "
+                "of its image (and --confidence-column if one says how surely)"
             )
 
-    def _where(self, row: Row) -> str:
-        return f"{self.table} line {row.line}"
+
+class _Images:
+    """Where the images of rows are, by the folder of their split or of their table."""
+
+    def __init__(self, source: TableSource):
+        self.source = source
+        self._finders: dict[str | None, ImageFinder] = {}
+        self._prefixes: dict[str | None, str] = {}
+        folders: dict[str | None, list[str]] = {}
+        for file in source.images:
+            folders.setdefault(file.split, []).append(file.path)
+        if not source.images:
+            for file in source.files:
+                folders[file.path] = [os.path.dirname(file.path) or os.curdir]
+        self._by_split = any(file.split for file in source.images)
+        different = {folder for paths in folders.values() for folder in paths}
+        apart = len(folders) > 1 and len(different) > 1
+        common = os.path.commonpath([os.path.abspath(path) for path in different]) if apart else ""
+        for key, paths in folders.items():
+            self._finders[key] = ImageFinder(
+                [ImageFolder(path) for path in paths], source.options.image_pattern
+            )
+            self._prefixes[key] = os.path.relpath(paths[0], common) if apart else ""
+
+    def find(self, row: Row) -> list[FoundImage] | Skip:
+        """The files of a row's image, each with its id; a skip where there can be none."""
+        where = tell_place(row.place)
+        if not row.image:
+            return Skip(f"line {row.place[1]}", "no_image_path", f"{where}: no image path")
+        if not is_text(row.image):
+            detail = f"{where}: {row.image!r} holds what no file name can"
+            return Skip(f"line {row.place[1]}", "invalid_image_path", detail)
+        key = None
+        if self._by_split:
+            key = row.split or "train"
+            if key not in self._finders:
+                raise UserError(f"{where}: is of the split {key}, for which --images names no folder")
+        elif not self.source.images:
+            key = row.place[0]
+        finder = self._finders[key]
+        try:
+            found = finder.find(row.image, row.values or {})
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        if not found:
+            folder = finder.folders[0].path
+            return Skip(row.image, "path_outside_images", f"{where}: {row.image} climbs out of {folder}")
+        if not self._prefixes[key]:
+            return found
+        return [FoundImage(posixpath.join(self._prefixes[key], name), path) for name, path in found]
+
+    def notes(self) -> list[str]:
+        """What a person should be told of the files' names."""
+        num = sum(finder.num_other_forms for finder in self._finders.values())
+        if not num:
+            return []
+        return [f"found under a name in another Unicode form than the table's: {count(num, 'image')}"]
+
+
+def _list_words(words: _Words) -> list[str | Path]:
+    return [words] if isinstance(words, str | os.PathLike) else list(words)
+
+
+def _refuse_unnamed_splits(files: Sequence[SplitFile], options: TableOptions) -> None:
+    """Tables whose names say train, valid or test would all be for training, and a folder is no table."""
+    for file in files:
+        tables = _find_tables(file.path) if os.path.isdir(file.path) else []
+        if tables:
+            words = ",".join(f"{folder_split(path) or 'train'}={path}" for path in tables)
+            raise UserError(
+                f"--from {file.path}: is a folder: name its tables, such as --from {shlex.quote(words)}"
+            )
+    splits = [folder_split(file.path) for file in files]
+    is_said = options.split_column is not None or any(file.split for file in files)
+    if not is_said and len(set(splits)) > 1 and None not in splits:
+        words = ",".join(f"{split}={file.path}" for split, file in zip(splits, files, strict=True))
+        raise UserError(
+            f"--from names {len(files)} tables without their splits, which their names seem to say: pass "
+            f"--from {shlex.quote(words)}, or --split-column if they have one"
+        )
+
+
+def _find_tables(folder: str) -> list[str]:
+    """The tables in a folder or right below it, at most one for each split that their names say."""
+    found: dict[str, str] = {}
+    for path in _walk(folder):
+        split = folder_split(path)
+        if path.lower().endswith(_TABLE_SUFFIXES) and split is not None:
+            found.setdefault(split, path)
+    return [found[split] for split in SPLITS if split in found]
+
+
+def _walk(folder: str) -> Iterable[str]:
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.is_file():
+            yield os.path.normpath(entry.path)
+    for entry in ordered:
+        if entry.is_dir():
+            for name in sorted(os.listdir(entry.path)):
+                yield os.path.normpath(os.path.join(entry.path, name))
 
 
 def _join(labels: Sequence[str]) -> str:

@@ -1,287 +1,187 @@
-"""A CSV or JSONL file enters; `Row`s leave, one an image, with the line they stand on.
-
-Rows are read one by one. Whatever cannot be read is refused with file, line, column, what was found and what
-was expected.
-"""
+"""Reads the rows of a CSV, a JSONL or a JSON file, each with its line, and judges none of them."""
 
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tfrecords.errors import UserError, nearest
+from tfrecords.errors import UserError
+from tfrecords.sources.table_options import TableOptions
 
-IMAGE_COLUMNS = ("image", "image_path", "file", "filename", "path")
-UNKNOWN_COLUMNS = ("unknown", "ignored")
-DELIMITERS = (",", ";", "\t")
-_VALUES = {"1": 1, "0": 0, "-1": None, "": None}
+DELIMITERS = (",", ";", "\t", "|")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-_VALUE_RULE = "expected 1, 0, or blank or -1 for unknown"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns play which part; None leaves it to the names that this module knows."""
-
-    image: str | None = None
-    labels: str | None = None
-    split: str | None = None
-    separator: str = ";"
-    ignore: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One image as the table has it: `line` counts from 1, `split` is None without such a column."""
-
-    line: int
-    image: str
-    split: str | None
-    labels: tuple[str, ...]
-    ignored: tuple[str, ...]
+_EXCEL_HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_MAX_CELL = 1 << 30
+"""Characters of a cell: csv's own limit of 131,072 is below what masks take."""
+_FORMATS = {
+    b"PK\x03\x04": "is an Excel workbook or a .zip: save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook: save the table as CSV",
+    b"PAR1": "is a Parquet file: save the table as CSV or JSONL",
+    b"\x1f\x8b": "is compressed: unpack it first",
+    b"\xff\xfe": "is in UTF-16: save the table as UTF-8",
+    b"\xfe\xff": "is in UTF-16: save the table as UTF-8",
+}
 
 
 class TableFile(ABC):
-    """A table on disk: its rows, and the label names that it announces."""
+    """A table on disk. Its rows are dictionaries: of text in a CSV, of whatever JSON has in a JSON file."""
 
-    def __init__(self, path: str, columns: Columns):
+    word = "column"
+    """What a row's parts are called."""
+
+    def __init__(self, path: str, options: TableOptions):
         self.path = path
-        self.columns = columns
+        self.options = options
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
-        """The rows from top to bottom. Raises: UserError at the first that cannot be read."""
-
-    @abstractmethod
-    def label_names(self) -> tuple[str, ...] | None:
-        """The names of one-column-a-label tables, once `rows` is exhausted; None where labels are joined."""
+    def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Every row after its line, counted from 1. Raises: UserError at the first that is none."""
 
     def fail(self, line: int, problem: str) -> UserError:
+        """An error that names the file and the line."""
         return UserError(f"{self.path} line {line}: {problem}")
-
-    def split_labels(self, text: str) -> tuple[str, ...]:
-        """The labels of a joined cell: stripped, each once, empty pieces left out."""
-        pieces = (piece.strip() for piece in text.split(self.columns.separator))
-        return tuple(dict.fromkeys(piece for piece in pieces if piece))
-
-    def sort_values(self, line: int, values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The labels that hold and those that are unknown, of label -> 1, 0 or -1."""
-        known = {name: self._read_value(line, name, value) for name, value in values.items()}
-        positive = tuple(name for name, value in known.items() if value == 1)
-        return positive, tuple(name for name, value in known.items() if value is None)
-
-    def make_row(self, line: int, image: str, split: str | None, labels, ignored) -> Row:
-        for name in (*labels, *ignored):
-            if not is_text(name):
-                raise self.fail(line, f"the label {name!r} holds a character that is no text: write it anew")
-        for name in labels:
-            if name in ignored:
-                raise self.fail(line, f"the label {name!r} is both given and unknown: leave one of the two")
-        return Row(line, image, split, tuple(labels), tuple(ignored))
-
-    def _read_value(self, line: int, label: str, value: Any) -> int | None:
-        text = "" if value is None else str(value).strip()
-        if text in _VALUES:
-            return _VALUES[text]
-        try:
-            number = float(value)  # 1.0, as spreadsheets write it, and JSON's true
-        except (TypeError, ValueError, OverflowError):
-            number = float("nan")
-        if number in (1, 0, -1):
-            return None if number == -1 else int(number)
-        raise self.fail(
-            line,
-            f"column {label!r} has the value {text!r}: {_VALUE_RULE}; a column of joined labels is named "
-            f"with --labels-column, one that is no label with --ignore-columns",
-        )
 
 
 class CsvTable(TableFile):
-    """A table with a header; the delimiter (comma, semicolon, tab) is the one that splits the header most."""
+    """A table with a header; the delimiter is the one of comma, semicolon, tab, pipe that splits it most.
+
+    Without a header the options name the columns.
+    """
 
     @cached_property
     def header(self) -> list[str]:
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
-            first_line = file.readline()
-            file.seek(0)
-            if not first_line.strip():
-                raise UserError(f"{self.path}: is empty: expected a header such as image,labels,split")
-            header = [name.strip() for name in next(csv.reader(file, delimiter=self.delimiter))]
-        repeated = sorted({name for name in header if header.count(name) > 1})
+        """The names of all columns; several may have none."""
+        cells = next(self._read(), (0, []))[1]
+        if not any(map(str.strip, cells)):
+            raise UserError(f"{self.path}: is empty: expected a header such as image,labels,split")
+        if not self.options.columns:
+            header = [name.strip() for name in cells]
+        elif len(cells) == len(self.options.columns):
+            header = list(self.options.columns)
+        else:
+            raise self.fail(
+                1, f"{len(cells)} cells, but --columns names {len(self.options.columns)} ('_' ignores one)"
+            )
+        named = [name for name in header if name and not (name == "_" and self.options.columns)]
+        repeated = sorted({name for name in named if named.count(name) > 1} - {*self.options.ignore_columns})
         if repeated:
             raise self.fail(1, f"the column {repeated[0]!r} occurs twice: every column has a name of its own")
         return header
 
     @cached_property
     def delimiter(self) -> str:
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
+        """What separates cells."""
+        if self._excel_hint:
+            return self._excel_hint
+        with self._open() as file:
             first_line = file.readline()
         num_columns = {mark: len(next(csv.reader([first_line], delimiter=mark), [])) for mark in DELIMITERS}
         return max(DELIMITERS, key=num_columns.__getitem__)
 
-    @cached_property
-    def roles(self) -> dict[str, str | None]:
-        """image, split, labels, unknown -> the column that plays this part, or None."""
-        given = self.columns
-        roles = {
-            "image": self._find("--image-column", given.image, IMAGE_COLUMNS),
-            "split": self._find("--split-column", given.split, ("split",)),
-            "labels": self._find("--labels-column", given.labels, ("labels",)),
-        }
-        roles["unknown"] = self._find("", None, UNKNOWN_COLUMNS) if roles["labels"] else None
-        if roles["image"] is None:
-            raise self.fail(
-                1,
-                f"no column of image paths among {', '.join(self.header)}: expected "
-                f"{' or '.join(IMAGE_COLUMNS)}, or name it with --image-column",
-            )
-        parts = [part for part in ("image", "split", "labels") if roles[part] is not None]
-        for part, other in itertools.combinations(parts, 2):
-            if roles[part] == roles[other]:
+    def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        header = self.header
+        lines = self._read()
+        if not self.options.columns:
+            next(lines)
+        for line, cells in lines:
+            if len(cells) != len(header):
+                if not any(cells):
+                    continue
                 raise self.fail(
-                    1, f"the column {roles[part]!r} cannot be both --{part}-column and --{other}-column"
+                    line,
+                    f"{len(cells)} cells where the header has {len(header)}, separated by "
+                    f"{self.delimiter!r}: quote cells that contain it",
                 )
-        return roles
+            yield line, dict(zip(header, cells, strict=True))
 
-    @cached_property
-    def label_columns(self) -> list[str]:
-        """The columns that are a label each; none where labels are joined in one."""
-        for name in self.columns.ignore:
-            self._find("--ignore-columns", name, ())
-        if self.roles["labels"]:
-            return []
-        taken = {*self.roles.values(), *self.columns.ignore}
-        names = [name for name in self.header if name not in taken]
-        if not names:
-            raise self.fail(
-                1, "no column of labels: expected `labels`, one named with --labels-column, or one a label"
-            )
-        if "" in names:
-            raise self.fail(1, f"column {self.header.index('') + 1} has no name: a label column needs one")
-        return names
-
-    def rows(self) -> Iterator[Row]:
-        header, roles, label_columns = self.header, self.roles, self.label_columns
-        with open(self.path, encoding="utf-8-sig", newline="") as file:
+    def _read(self) -> Iterator[tuple[int, list[str]]]:
+        csv.field_size_limit(_MAX_CELL)
+        with self._open() as file:
+            skipped = 1 if self._excel_hint else 0
+            for _ in range(skipped):
+                file.readline()
             reader = csv.reader(file, delimiter=self.delimiter, strict=True)
             try:
-                next(reader)
                 for cells in reader:
-                    if not any(cells):
-                        continue
-                    if len(cells) != len(header):
-                        raise self.fail(reader.line_num, self._explain_ragged(cells))
-                    values = dict(zip(header, cells, strict=True))
-                    image = values[roles["image"]].strip()
-                    split = values[roles["split"]] if roles["split"] else None
-                    if label_columns:
-                        named = {name: values[name] for name in label_columns}
-                        labels, ignored = self.sort_values(reader.line_num, named)
-                    else:
-                        labels = self.split_labels(values[roles["labels"]])
-                        ignored = self.split_labels(values[roles["unknown"]]) if roles["unknown"] else ()
-                    yield self.make_row(reader.line_num, image, split, labels, ignored)
+                    if cells:
+                        yield reader.line_num + skipped, cells
             except csv.Error as error:
-                raise self.fail(reader.line_num, f"not CSV: {error}; check the quotes") from None
+                raise self.fail(reader.line_num + skipped, f"not CSV: {error}; check the quotes") from None
 
-    def label_names(self) -> tuple[str, ...] | None:
-        return tuple(self.label_columns) or None
+    def _open(self):
+        return open(self.path, encoding="utf-8-sig", newline="")
 
-    def _find(self, flag: str, given: str | None, candidates: Sequence[str]) -> str | None:
-        if given is not None:
-            if given not in self.header:
-                raise self.fail(
-                    1,
-                    f"{flag} {given}: no such column{nearest(given, self.header)}; "
-                    f"the columns are {', '.join(self.header)}",
-                )
-            return given
-        of_lower_case = {name.lower(): name for name in self.header}
-        return next((of_lower_case[name] for name in candidates if name in of_lower_case), None)
-
-    def _explain_ragged(self, cells: Sequence[str]) -> str:
-        return (
-            f"{len(cells)} cells where the header has {len(self.header)}, separated by {self.delimiter!r}: "
-            f"quote cells that contain it"
-        )
+    @cached_property
+    def _excel_hint(self) -> str | None:
+        """The delimiter of a first line `sep=;`, which Excel reads and writes."""
+        with self._open() as file:
+            hint = _EXCEL_HINT.fullmatch(file.readline().strip())
+        return hint and hint[1]
 
 
-class JsonlTable(TableFile):
-    """One JSON object a line: `{"image": "a.jpg", "labels": ["sea", "sky"], "split": "train"}`.
+class JsonTable(TableFile):
+    """JSON objects, one a line, or in one array: `{"image": "a.jpg", "labels": ["sea", "sky"]}`."""
 
-    `labels` may also be a joined text, or an object label -> 1, 0, -1 or null; there a label that is left out
-    is 0. A list or joined text `unknown` may name the labels that are not known.
-    """
+    word = "key"
 
-    def __init__(self, path: str, columns: Columns):
-        super().__init__(path, columns)
-        self._names: dict[str, None] = {}
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        if self.options.columns:
+            raise UserError(f"{self.path}: --columns is for a CSV without a header; JSON has its own keys")
+        with open(self.path, encoding="utf-8-sig") as file:
+            is_array = next((line for line in file if line.strip()), "").lstrip().startswith("[")
+        return self._read_array() if is_array else self._read_lines()
 
-    def rows(self) -> Iterator[Row]:
+    def _read_lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with open(self.path, encoding="utf-8-sig") as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
-                    yield self._read_line(line, text)
+                    try:
+                        item = json.loads(text)
+                    except (ValueError, RecursionError) as error:
+                        raise self.fail(line, self._explain_no_json(line, error)) from None
+                    yield line, self._check_object(line, item)
 
-    def label_names(self) -> tuple[str, ...] | None:
-        return tuple(self._names) or None
+    def _read_array(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Item by item, so that beside the text no more than one is in memory."""
+        text = Path(self.path).read_text(encoding="utf-8-sig")
+        skip, decode = re.compile(r"\s*(,?)\s*").match, json.JSONDecoder().raw_decode
+        place = text.index("[") + 1
+        line, counted, num_items = 1, 0, 0
+        while True:
+            gap = skip(text, place)
+            place = gap.end()
+            line, counted = line + text.count("\n", counted, place), place
+            if text.startswith("]", place):
+                if text[place + 1 :].strip():
+                    raise self.fail(line, "not JSON: there is more behind the array's end")
+                return
+            if bool(gap[1]) != bool(num_items):
+                raise self.fail(line, "not JSON: expected an array of objects, with commas between them")
+            num_items += 1
+            try:
+                item, place = decode(text, place)
+            except (ValueError, RecursionError) as error:
+                raise self.fail(line, f"not JSON: {error}; expected an array of objects") from None
+            yield line, self._check_object(line, item)
 
-    def _read_line(self, line: int, text: str) -> Row:
-        try:
-            item = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self.fail(line, f"not JSON: {error}; expected one object a line") from None
+    def _check_object(self, line: int, item: Any) -> dict[str, Any]:
         if not isinstance(item, dict):
-            raise self.fail(line, f"holds {text.strip()[:40]!r}: expected one JSON object a line")
-        image = self._take(line, item, (self.columns.image,) if self.columns.image else IMAGE_COLUMNS)
-        if image is not None and not isinstance(image, str):
-            raise self.fail(line, f"the image path is {image!r}: expected text")
-        split = self._take(line, item, (self.columns.split or "split",), required=bool(self.columns.split))
-        labels, ignored = self._read_labels(line, self._take(line, item, (self.columns.labels or "labels",)))
-        unknown = self._take(line, item, UNKNOWN_COLUMNS, required=False)
-        ignored += self._read_names(line, unknown) if unknown is not None else ()
-        return self.make_row(
-            line, (image or "").strip(), None if split is None else str(split), labels, ignored
-        )
+            raise self.fail(line, f"holds {json.dumps(item)[:40]!r}: expected one JSON object an image")
+        if {"images", "annotations", "categories"} <= item.keys():
+            raise self.fail(line, "is of COCO's form: `python -m tfrecords build coco --from` reads it")
+        return {key.strip(): value for key, value in item.items()}
 
-    def _take(self, line: int, item: Mapping, keys: Sequence[str], required: bool = True) -> Any:
-        for key in keys:
-            if key in item:
-                return item[key]
-        if required:
-            raise self.fail(
-                line, f"has no key {' or '.join(map(repr, keys))}; its keys are {', '.join(item) or 'none'}"
-            )
-        return None
-
-    def _read_labels(self, line: int, labels: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if isinstance(labels, dict):
-            values = {name.strip(): value for name, value in labels.items()}
-            if "" in values or len(values) < len(labels):
-                raise self.fail(line, f"the labels {list(labels)} are empty or alike: name each once")
-            self._names.update(dict.fromkeys(values))
-            return self.sort_values(line, values)
-        return self._read_names(line, labels), ()
-
-    def _read_names(self, line: int, names: Any) -> tuple[str, ...]:
-        if isinstance(names, str):
-            return self.split_labels(names)
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            stripped = (name.strip() for name in names)
-            return tuple(dict.fromkeys(name for name in stripped if name))
-        raise self.fail(
-            line,
-            f"the labels are {names!r}: expected a list of texts, a joined text, or an object of 1 and 0",
-        )
+    def _explain_no_json(self, line: int, error: Exception) -> str:
+        if line == 1 and Path(self.path).suffix.lower() == ".json":
+            return f"not JSON: {error}; expected one object a line, or an array of objects"
+        return f"not JSON: {error}; expected one object a line"
 
 
 def is_text(text: str) -> bool:
@@ -293,8 +193,8 @@ def is_text(text: str) -> bool:
     return _NO_TEXT.search(text) is None
 
 
-def open_table(path: str, columns: Columns) -> TableFile:
-    """The reader for the file at `path`, by its suffix: .jsonl, .ndjson and .json are JSONL, all else is CSV.
+def open_table(path: str, options: TableOptions) -> TableFile:
+    """The reader for the file at `path`, by its suffix: .jsonl, .ndjson and .json are JSON, all else is CSV.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
@@ -303,14 +203,19 @@ def open_table(path: str, columns: Columns) -> TableFile:
         _check_utf8(path)
     except OSError as error:
         raise UserError(f"cannot read the table {path}: {error.strerror or error}") from None
-    is_jsonl = Path(path).suffix.lower() in (".jsonl", ".ndjson", ".json")
-    return (JsonlTable if is_jsonl else CsvTable)(path, columns)
+    is_json = Path(path).suffix.lower() in (".jsonl", ".ndjson", ".json")
+    return (JsonTable if is_json else CsvTable)(path, options)
 
 
 def _check_utf8(path: str) -> None:
     if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
         raise UserError(f"{path}: no file that can be read twice: save the table first")
     with open(path, "rb") as file:
+        start = file.read(4)
+        for magic, advice in _FORMATS.items():
+            if start.startswith(magic):
+                raise UserError(f"{path}: {advice}")
+        file.seek(0)
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")

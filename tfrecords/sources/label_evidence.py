@@ -1,0 +1,203 @@
+"""Judges by all of a table's labels whether they were read as they are meant, and names the flag if not."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tfrecords.sources.label_cells import (
+    ABSENT,
+    BLANK,
+    MINUS_ONE,
+    PRESENT,
+    LabelCells,
+    LabelNames,
+    LabelValues,
+    tell_place,
+)
+from tfrecords.sources.table_columns import quote_flags
+from tfrecords.wording import count
+
+NO_NAMES = frozenset(
+    ("nan", "none", "n/a", "na", "null", "<na>", "#n/a", "nil", "nat", "-", "--", "?", "undefined", "(null)")
+)
+"""What programs write for "nothing", folded; hardly ever a label."""
+_STRONG = {",": "comma", "|": "pipe", ";": "semicolon", "\t": "tab", "\n": "line break"}
+"""Separators that names of labels seldom hold."""
+_WEAK = {
+    " ": "blank",
+    "/": "slash",
+    "+": "plus",
+    "&": "ampersand",
+    "_": "underscore",
+    "-": "hyphen",
+    ":": "colon",
+}
+"""Separators that names often hold: what they part must be labels by itself."""
+
+_MOST_LABELS = 100_000
+"""Of more different labels, the most frequent are judged."""
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """What speaks for a column being joined by `separator`: so many cells, such as `example`."""
+
+    separator: str
+    word: str
+    num_cells: int
+    example: str
+
+
+def explain_joined(cells: LabelCells, column: str, num_rows: int) -> str | None:
+    """Why the labels of `column` look as if they were not split, with the flags to choose from; or None."""
+    found = _find_joined(cells)
+    if found is None:
+        return None
+    of_given = f"holds no {cells.separator!r} in {count(num_rows, 'row')}"
+    if cells.num_separated:
+        of_given = f"holds {cells.separator!r} in {cells.num_separated:,} of {count(num_rows, 'row')}"
+    flag = (
+        "$'\\n'"
+        if found.separator == "\n"
+        else "$'\\t'"
+        if found.separator == "\t"
+        else f"'{found.separator}'"
+    )
+    holds = "holds" if found.num_cells == 1 else "hold"
+    return (
+        f"the column {column!r} {of_given}, but {count(found.num_cells, 'cell')} {holds} a {found.word} "
+        f"({found.example!r}): pass --label-separator {flag}, or --label-separator none if each cell is one "
+        "label"
+    )
+
+
+def _find_joined(cells: LabelCells) -> _Joined | None:
+    if cells.separator is None:
+        return None
+    counts: Counter[str] = Counter()
+    for piece, num in cells.pieces.items():
+        counts[piece.strip()] += num
+    del counts[""]
+    counts = Counter(dict(counts.most_common(_MOST_LABELS)))
+    total = counts.total()
+    for separator, word in (*_STRONG.items(), *_WEAK.items()):
+        parts = {label: tuple(filter(None, map(str.strip, label.split(separator)))) for label in counts}
+        parts = {label: pieces for label, pieces in parts.items() if len(pieces) > 1}
+        num_cells = sum(counts[label] for label in parts)
+        if not parts or separator == cells.separator:
+            continue
+        of_labels = {label for label, pieces in parts.items() if all(piece in counts for piece in pieces)}
+        if cells.num_separated * 20 > num_cells:  # it was split: what is left would have to be labels itself
+            suspect = separator in _STRONG and sum(counts[label] for label in of_labels) * 100 >= total
+        elif separator in _STRONG:
+            suspect = num_cells * 100 >= total or bool(of_labels)
+        else:
+            suspect = _is_combination(counts, parts)
+        if suspect:
+            example = max(of_labels or parts, key=lambda label: (counts[label], label))
+            return _Joined(separator, word, num_cells, example)
+    return None
+
+
+def _is_combination(counts: Mapping[str, int], parts: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether parts are labels, by how they recur: `haze primary`, not `polar bear` or `wine glass`.
+
+    In a name a word keeps its place: `bear` is last and `wine` first. In a list a label may stand anywhere,
+    alone too. Where it never does, the parts of a list are still few and its combinations many.
+    """
+    total = sum(counts[label] for label in parts)
+    places: dict[str, set[bool]] = defaultdict(set)  # part -> whether it stands last
+    num_labels: Counter[str] = Counter()
+    for pieces in ((label,) for label in counts if label not in parts):
+        places[pieces[0]].add(True)
+        num_labels[pieces[0]] += 1
+    for pieces in parts.values():
+        for piece in dict.fromkeys(pieces):
+            places[piece].add(piece == pieces[-1])
+            num_labels[piece] += 1
+    moving = sum(counts[label] for label, pieces in parts.items() if any(len(places[p]) > 1 for p in pieces))
+    of_labels = [label for label, pieces in parts.items() if any(piece in counts for piece in pieces)]
+    different = {piece for pieces in parts.values() for piece in pieces}
+    recurring = sum(num_labels[piece] > 1 for piece in different)
+    is_product = len(parts) >= 10 and len(different) * 2 <= len(parts) and recurring * 5 >= len(different) * 4
+    mostly_labels = len(of_labels) >= 3 and sum(map(counts.__getitem__, of_labels)) * 2 >= total
+    return moving * 4 >= total or mostly_labels or is_product
+
+
+def explain_no_names(names: LabelNames) -> str | None:
+    """Which labels are what programs write for "nothing", with the flag that takes them so; or None."""
+    found = [name for name in names.counts if name.casefold() in NO_NAMES]
+    if not found:
+        return None
+    flags = " ".join(f"--no-label={shlex.quote(name)}" for name in found)
+    which = " and ".join(
+        f"{name!r} {count(names.counts[name], 'time')} (first in {tell_place(names.first_places[name])})"
+        for name in found
+    )
+    return f"among the labels is {which}: pass {flags} if it means no label, or give the label another name"
+
+
+def explain_wrong_values(values: LabelValues) -> str | None:
+    """Which columns hold other than 1, 0, -1 and blank, all at once; or None."""
+    if not values.wrong:
+        return None
+    (first, (_, place, text)), *others = values.wrong.items()
+    such = ", ".join(f"{name!r} ({text[:20]!r})" for name, (_, _, text) in others[:4])
+    more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+    also = f"; so have {such}{more}" if others else ""
+    advice = "a column of joined labels is named with --labels-column"
+    if len(values.wrong) < len(values.counts):
+        advice += f", what is no label is left out with {quote_flags('--ignore-columns', values.wrong)}"
+    return (
+        f"{tell_place(place)}: column {first!r} has the value {text[:60]!r}: expected 1, 0, or blank or -1 "
+        f"for unknown{also}; {advice}"
+    )
+
+
+def explain_missing_zero(values: LabelValues, minus_one: str | None, blank: str | None) -> str | None:
+    """Why -1 and blank could mean either, as the table has no 0, with the flags that say it; or None."""
+    open_ones = [
+        (word, flag, values.count(state))
+        for word, flag, state, said in (
+            ("-1", "--minus-one", MINUS_ONE, minus_one),
+            ("blank", "--blank", BLANK, blank),
+        )
+        if said is None and values.count(state)
+    ]
+    if not open_ones or values.count(ABSENT):
+        return None
+    which = " and ".join(f"{num:,} of {word}" for word, _, num in open_ones)
+    flags = " and ".join(f"{flag} absent (or unknown)" for _, flag, _ in open_ones)
+    return (
+        f"the label columns hold {values.count(PRESENT):,} cells of 1, {which}, and no 0: say what it means "
+        f"with {flags}"
+    )
+
+
+def note_columns_without_zero(values: LabelValues) -> str | None:
+    """Which columns hold 1 and unknown but never 0, though others do; or None."""
+    never = [
+        name
+        for name, states in values.counts.items()
+        if states.total() == values.num_rows and states[PRESENT] and len(states) > 1
+    ]
+    if not never:
+        return None
+    more = f" and {len(never) - 3} more" if len(never) > 3 else ""
+    return (
+        f"{', '.join(map(repr, never[:3]))}{more}: never 0, so no image is known to be without; if a blank "
+        "or -1 means it, pass --blank absent or --minus-one absent"
+    )
+
+
+def note_merged(names: LabelNames) -> str | None:
+    """Which labels were spelled in several ways, told once; or None."""
+    merged = names.merged()
+    if not merged:
+        return None
+    some = ", ".join(f"{name!r} ({forms[0]!a})" for name, forms in list(merged.items())[:3])
+    more = f" and {len(merged) - 3} more" if len(merged) > 3 else ""
+    return f"spelled in several ways that look alike, and one label each: {some}{more}"
