@@ -51,11 +51,27 @@ def test_a_long_vocabulary_is_not_printed_whole():
         vocabulary.id("zebra")
 
 
-def test_nearest_ignores_case_and_stays_silent_when_nothing_is_alike():
-    assert nearest("SKY", ["sea", "sky"]) == " (did you mean 'sky'?)"
-    assert nearest("skie", ["sea", "Sky"]) == " (did you mean 'Sky'?)"
-    assert nearest("bicycle", ["sea", "sky"]) == ""
-    assert nearest("sky", []) == ""
+@pytest.mark.parametrize(
+    ("name", "candidates", "expected"),
+    [
+        ("SKY", "sea sky", "sky"),
+        ("skie", "sea Sky", "Sky"),
+        ("tset", "train test holdout", "test"),
+        ("mobilnet_v2", "vgg16 mobilenet_v2 MobileNet", "mobilenet_v2"),
+        ("vgg61", "VGG19 vgg16", "vgg16"),  # the same letters
+        ("sofmax", "softmax softmax-hidden squared", "softmax"),
+        ("cnnrnn", "cnn-rnn no-rnn", "cnn-rnn"),
+        ("lstn", "lstm paper gru none", "lstm"),
+        ("bicycle", "sea sky", None),
+        ("beach", "sea sky", None),
+        ("transformer", "lstm paper gru none", None),
+        ("night", "light", "light"),
+        ("sky", "", None),
+        ("", "sea sky", None),
+    ],
+)
+def test_the_nearest_name_is_told_only_where_it_is_near(name, candidates, expected):
+    assert nearest(name, candidates.split()) == ("" if expected is None else f" (did you mean {expected!r}?)")
 
 
 def test_a_saved_vocabulary_comes_back_equal(tmp_path):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfrecords.errors import UserError, nearest
+from tfrecords.errors import UserError, find_nearest, nearest
 
 T = TypeVar("T")
 
@@ -267,7 +267,11 @@ def _nearest_flag(flag: str, known: Sequence[str]) -> str:
     """As `nearest`, but a nested flag is also found by its last part: --rate finds --optimizer.rate."""
     last_part = flag.removeprefix("--").replace("_", "-")
     nested = [name for name in known if name.split(".")[-1] == last_part]
-    return f" (did you mean {nested[0]!r}?)" if nested else nearest(flag, known)
+    if nested:
+        return f" (did you mean {nested[0]!r}?)"
+    # Without the dashes, which all of them have and which would make --threshold like --help.
+    found = find_nearest(last_part, [name.removeprefix("--") for name in known])
+    return "" if found is None else f" (did you mean '--{found}'?)"
 
 
 def _flatten_box(box: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
+
+_ALIKE = 0.55  # of 1: `skie` is 0.57 like `sky`, and `beach` 0.5 like `sea`
 
 
 class UserError(ValueError):
@@ -21,6 +24,26 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     >>> nearest("bicycle", ["sea", "sky"])
     ''
     """
-    by_folded_name = {candidate.casefold(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(name.casefold(), by_folded_name, n=1, cutoff=0.5)
-    return f" (did you mean {by_folded_name[found[0]]!r}?)" if found else ""
+    found = find_nearest(name, candidates)
+    return "" if found is None else f" (did you mean {found!r}?)"
+
+
+def find_nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most like `name`, its case aside; None when none is alike.
+
+    Of equally like ones the one that begins alike, then the one with the same letters: `vgg61` is rather
+    `vgg16` than `vgg19`.
+    """
+    scored = [(_compare(name, candidate), candidate) for candidate in candidates]
+    alike = [each for each in scored if each[0][0] >= _ALIKE]
+    return max(alike, key=lambda each: each[0])[1] if alike else None
+
+
+def _compare(name: str, candidate: str) -> tuple[float, int, float]:
+    first, second = name.casefold(), candidate.casefold()
+    matcher = difflib.SequenceMatcher(None, second, first)
+    if matcher.quick_ratio() < _ALIKE:  # an upper bound, and fast: a vocabulary has thousands of names
+        return 0.0, 0, 0.0
+    letters = difflib.SequenceMatcher(None, sorted(second), sorted(first))
+    same_start = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return matcher.ratio(), len(list(same_start)), letters.ratio()
