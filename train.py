@@ -17,9 +17,12 @@ from typing import Annotated
 import tyro
 
 from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
+from cnnrnn_tf.model.backbone_names import check_backbone_name, check_backbone_weights
+from cnnrnn_tf.training.runs import check_resumable, check_run_folder
 from tfrecords.cli import parse, run_main
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
+from tfrecords.progress import loading_tensorflow
 
 PROG = "python train.py"
 
@@ -60,16 +63,30 @@ def _run(args: list[str]) -> None:
             f"--dataset {data.dataset}: expected the name of a data set, such as scenes; --data-dir names "
             "the folder that holds it"
         )
-    if options.resume is None and data.dataset != "demo":
-        Manifest.load(data.data_dir / data.dataset)  # a data set that is not built: say so at once
-    from tfrecords.quiet import silence_native_stderr
-
-    with silence_native_stderr():
+    if options.resume is None:
+        _check(options)
+    else:
+        check_resumable(options.resume)
+    with loading_tensorflow():
         from cnnrnn_tf.training import run
     if options.resume is not None:
         run.resume(options.resume)
     else:
         run.train(options.experiment, options.runs_dir, options.run_name)
+
+
+def _check(options: Train) -> None:
+    """Tells what is wrong with the settings before TensorFlow is loaded, as far as that can be known."""
+    data, model = options.experiment.data, options.experiment.model
+    check_backbone_name(model.backbone)
+    check_backbone_weights(model.backbone, model.backbone_weights)
+    if options.experiment.evaluation.protocol != "default":
+        from cnnrnn_tf.evaluation.protocols import protocol
+
+        protocol(options.experiment.evaluation.protocol, data.dataset)
+    check_run_folder(options.runs_dir, data.dataset, options.run_name)
+    if data.dataset != "demo":
+        Manifest.load(data.data_dir / data.dataset)
 
 
 def _find_defaults(args: list[str]) -> ExperimentConfig:

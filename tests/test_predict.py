@@ -56,6 +56,7 @@ def loaded(run_dir):
 @pytest.fixture
 def quick(monkeypatch, loaded):
     """The run is loaded once for all tests of what is printed."""
+    monkeypatch.setattr(predict, "check_model", lambda path: loaded[1])
     monkeypatch.setattr(predict, "load_tagger", lambda path: loaded)
 
 

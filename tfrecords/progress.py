@@ -17,8 +17,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 from tfrecords.quiet import open_stderr, silence_native_stderr
 
@@ -38,8 +38,17 @@ _ELAPSED = "{desc} ... {elapsed}"
 class Progress:
     """Something that goes on, and is told of until `close`; made by `progress`."""
 
-    def __init__(self, words: str, total: float | None, unit: str, initial: float, at_once: bool) -> None:
+    def __init__(
+        self,
+        words: str,
+        total: float | None,
+        unit: str,
+        initial: float,
+        at_once: bool,
+        count_done: Callable[[], float] | None,
+    ) -> None:
         self.words, self.total, self.unit = words, total, unit
+        self._count_done = count_done
         self.count = self._initial = initial
         self._start_s = time.monotonic()
         self._first_s = self._start_s + (0 if at_once else FIRST_LINE_S)
@@ -59,6 +68,14 @@ class Progress:
         if self._bar is not None:
             self._bar.update(count)
 
+    def skip(self, count: float) -> None:
+        """Adds what was done before, which tells nothing of how long the rest will take."""
+        self.count += count
+        self._initial += count
+        if self._bar is not None:
+            self._bar.initial += count
+            self._bar.n += count
+
     def describe(self, words: str) -> None:
         """Says from now on that it is this that goes on."""
         self.words = words
@@ -71,10 +88,10 @@ class Progress:
         if self._bar is not None:
             self._bar.total, self._bar.bar_format = total, self._choose_format()
 
-    def print(self, text: str) -> None:
-        """Prints a line on stdout, above the bar."""
+    def print(self, text: str, file: TextIO | None = None) -> None:
+        """Prints a line above the bar, on stdout or where `file` leads."""
         with self._aside():
-            print(text, flush=True)
+            print(text, file=file, flush=True)
 
     def close(self) -> None:
         """Says no more; of what was counted and took a while, says how it ended."""
@@ -136,9 +153,12 @@ class Progress:
                 now_s = time.monotonic()
                 if now_s < self._first_s or not _Speakers.is_turn_of(self):
                     continue
+                is_due = now_s >= _Speakers.said_s + _pause_s(now_s - self._start_s)
+                if self._count_done is not None and is_due:
+                    self.update(self._count_done() - self.count)
                 if self._bar is not None:
                     self._bar.refresh()
-                elif now_s >= _Speakers.said_s + _pause_s(now_s - self._start_s):
+                elif is_due:
                     self._say(self._format_line())
 
     def _say(self, line: str) -> None:
@@ -198,6 +218,7 @@ def progress(
     initial: float = 0,
     shown: bool = True,
     at_once: bool = False,
+    count_done: Callable[[], float] | None = None,
 ) -> Iterator[Progress | Silent]:
     """Tells on stderr of what goes on in the block.
 
@@ -208,11 +229,12 @@ def progress(
         initial: what was done before.
         shown: whether to say anything at all.
         at_once: say the words now, and not only where it takes a moment.
+        count_done: finds out how much is done, where nobody calls `update`; called in a thread.
 
     Yields:
         A `Progress`, whose `update` counts.
     """
-    teller = Progress(words, total, unit, initial, at_once) if shown else Silent()
+    teller = Progress(words, total, unit, initial, at_once, count_done) if shown else Silent()
     try:
         yield teller
     finally:
@@ -239,15 +261,18 @@ class Silent:
     def update(self, count: float = 1) -> Any:
         """Counts nothing."""
 
+    def skip(self, count: float) -> Any:
+        """Counts nothing."""
+
     def describe(self, words: str) -> Any:
         """Says nothing."""
 
     def set_total(self, total: float) -> Any:
         """Says nothing."""
 
-    def print(self, text: str) -> Any:
-        """Prints a line on stdout."""
-        print(text, flush=True)
+    def print(self, text: str, file: TextIO | None = None) -> Any:
+        """Prints a line on stdout, or where `file` leads."""
+        print(text, file=file, flush=True)
 
     def close(self) -> Any:
         """Ends nothing."""

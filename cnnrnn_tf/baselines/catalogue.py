@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,30 @@ METHODS = {
     "max-pooling": "cnnrnn_tf.baselines.max_pooling:MaxPooling",
 }
 """Every baseline that reads features, in the order of tables (No-RNN is CNN-RNN without its cell)."""
+
+PATH_METHODS = {"cnn-rnn": "CNN-RNN", "no-rnn": "No-RNN"}
+"""The methods that emit paths, which are runs of training, and their titles."""
+
+METHOD_NAMES = (*PATH_METHODS, *METHODS)
+"""All that can be compared, in the order of tables."""
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuses names that no method has.
+
+    Raises:
+        UserError: with the nearest right name.
+    """
+    if not methods:
+        raise UserError(f"--methods: expected some of {', '.join(METHOD_NAMES)}")
+    for name in methods:
+        if name not in METHOD_NAMES:
+            raise UserError(
+                f"no method is called {name!r}{nearest(name, METHOD_NAMES)}: choose from "
+                f"{', '.join(METHOD_NAMES)}"
+            )
+    if len(set(methods)) < len(methods):
+        raise UserError(f"--methods: names one twice: {', '.join(methods)}")
 
 
 def make_method(name: str) -> Method:

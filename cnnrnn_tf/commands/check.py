@@ -11,8 +11,9 @@ import tyro
 
 from cnnrnn_tf.commands.tagging import find_images
 from cnnrnn_tf.serving.tagged_image import format_json
+from cnnrnn_tf.serving.versions import find_export
 from tfrecords.errors import UserError
-from tfrecords.quiet import silence_native_stderr
+from tfrecords.progress import loading_tensorflow
 
 
 @dataclass
@@ -39,9 +40,10 @@ class Check:
     def run(self) -> int:
         if self.timeout_s < 1:
             raise UserError(f"--timeout-s {self.timeout_s}: expected 1 or more")
+        find_export(self.export)
         words = [word for words in self.images for word in words]
         images = _read_images(words) if words else None
-        with silence_native_stderr():
+        with loading_tensorflow():
             from cnnrnn_tf.serving.check import check_export
 
         report = check_export(self.export, images, latency=self.latency, timeout_s=self.timeout_s)

@@ -9,9 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnnrnn_tf.baselines.catalogue import METHOD_NAMES, PATH_METHODS, check_methods
 from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
+from cnnrnn_tf.model.backbone_names import check_backbone_name, check_backbone_weights
+from cnnrnn_tf.training.runs import check_run_folder
 from tfrecords.cli import format_command
+from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
+from tfrecords.progress import loading_tensorflow
 
 
 @dataclass
@@ -50,19 +55,22 @@ class Compare:
         from cnnrnn_tf.evaluation.protocols import protocol
 
         config = self._configure()
+        names = self.methods.split(",") if self.methods != "all" else METHOD_NAMES
+        check_methods(names)
+        if self.seeds < 1:
+            raise UserError(f"--seeds {self.seeds}: expected 1 or more")
+        check_backbone_name(config.model.backbone)
+        check_backbone_weights(config.model.backbone, config.model.backbone_weights)
+        check_run_folder(self.runs_dir, self.dataset)
         if self.dataset != "demo":
             Manifest.load(self.data_dir / self.dataset)  # a data set that is not built: say so at once
         if self.protocol is not None:
             protocol(self.protocol, self.dataset)
-        from tfrecords.quiet import silence_native_stderr
-
-        with silence_native_stderr():
+        with loading_tensorflow():
             from cnnrnn_tf.training import compare
         from cnnrnn_tf.evaluation.method_tables import print_methods
         from cnnrnn_tf.evaluation.published import PUBLISHED
 
-        names = self.methods.split(",") if self.methods != "all" else compare.METHOD_NAMES
-        compare.check_methods(names)
         comparer = compare.Comparer(config, self.runs_dir)
         try:
             comparison = comparer.run(names, self.seeds, self.protocol)
@@ -79,7 +87,7 @@ class Compare:
         files = compare.save_tables(comparer.folder, comparison, published, file_name)
         print_methods(comparison, published)
         print(f"\nalso as {', '.join(path.suffix[1:] for path in files)}: {files[0].with_suffix('')}.*")
-        if set(names) & set(compare.PATH_METHODS):
+        if set(names) & set(PATH_METHODS):
             print(f"next: {format_command('tensorboard', '--logdir', self.runs_dir)}")
 
     def _configure(self) -> ExperimentConfig:

@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from tfrecords.errors import UserError
+from tfrecords.progress import loading_tensorflow, progress
 
 
 @dataclass
@@ -54,9 +55,8 @@ class Evaluate:
         self._check_inputs()
         if self.protocol not in (None, "all"):
             protocol(self.protocol, dataset="")  # a wrong name is told before TensorFlow is loaded
-        from tfrecords.quiet import silence_native_stderr
-
-        with silence_native_stderr():
+        self._check_places()
+        with loading_tensorflow():
             import tensorflow  # noqa: F401
         metrics, file, stem = self._measure_run() if self.predictions is None else self._measure_file()
         from cnnrnn_tf.evaluation.protocol_comparison import name_label_tables, print_comparison
@@ -73,7 +73,8 @@ class Evaluate:
         from cnnrnn_tf.training.evaluate import evaluate_run
         from cnnrnn_tf.training.runs import load_run
 
-        run = load_run(self.run_dir)
+        with progress(f"loading {self.run_dir}"):
+            run = load_run(self.run_dir)
         metrics = evaluate_run(run, self.split, self.protocol)
         file = run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
         return metrics, file, run.path / f"per_label-{self.split}"
@@ -89,6 +90,23 @@ class Evaluate:
         tables = Path(f"{stem}-per_label")
         save_label_tables(tables, test, metrics, self.protocol)
         return metrics, Path(f"{stem}-{'-'.join(filter(None, ('metrics', self.protocol)))}.json"), tables
+
+    def _check_places(self) -> None:
+        """Reads what is small: whether the run, its records and the split, or the files are there."""
+        if self.predictions is not None:
+            for file in filter(None, (self.predictions, self.holdout)):
+                if not file.is_file():
+                    raise UserError(f"{file}: cannot be read (no such file)")
+            return
+        from cnnrnn_tf.data.splits import select_records
+        from cnnrnn_tf.training.runs import check_finished, check_records
+        from tfrecords.manifest import Manifest
+
+        config, _ = check_finished(self.run_dir)
+        dataset_dir = config.data.data_dir / config.data.dataset
+        manifest = Manifest.load(dataset_dir)
+        check_records(self.run_dir, dataset_dir, manifest)
+        select_records(manifest, self.split)
 
     def _check_inputs(self) -> None:
         if (self.run_dir is None) == (self.predictions is None):

@@ -10,7 +10,8 @@ import tyro
 
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
-from tfrecords.quiet import silence_native_stderr
+from tfrecords.places import find_obstacle
+from tfrecords.progress import loading_tensorflow, progress
 
 _ON = tyro.conf.FlagCreatePairsOff
 
@@ -44,26 +45,34 @@ class Export:
             raise UserError("--backbone-only and --decoder-only: without either, the export holds both")
         if self.max_beam_size < 0:
             raise UserError(f"--max-beam-size {self.max_beam_size}: expected 1 or more, or 0")
-        with silence_native_stderr():
+        from cnnrnn_tf.training.runs import check_finished
+
+        check_finished(self.run_dir)
+        obstacle = None if self.out is None else find_obstacle(self.out / "new")
+        if obstacle is not None:
+            raise UserError(f"--out {self.out}: cannot be written ({obstacle}); choose another")
+        with loading_tensorflow():
             from cnnrnn_tf.serving.export import BACKBONE, DECODER, WHOLE, export
             from cnnrnn_tf.serving.precision import BFLOAT16, describe_bfloat16
             from cnnrnn_tf.training.runs import load_facts, load_run
 
-        run = load_run(self.run_dir)
+        with progress(f"loading {self.run_dir}"):
+            run = load_run(self.run_dir)
         part = BACKBONE if self.backbone_only else DECODER if self.decoder_only else WHOLE
         folder = "export" if part == WHOLE else f"export-{part}"
-        version = export(
-            run.model,
-            run.vocabulary,
-            run.config.decoding,
-            self.run_dir / folder if self.out is None else self.out,
-            run.calibration,
-            part=part,
-            precision=self.precision,
-            max_beam_size=self.max_beam_size or None,
-            warmup_batch_size=self.warmup_batch_size,
-            training=load_facts(self.run_dir),
-        )
+        with progress("exporting"):
+            version = export(
+                run.model,
+                run.vocabulary,
+                run.config.decoding,
+                self.run_dir / folder if self.out is None else self.out,
+                run.calibration,
+                part=part,
+                precision=self.precision,
+                max_beam_size=self.max_beam_size or None,
+                warmup_batch_size=self.warmup_batch_size,
+                training=load_facts(self.run_dir),
+            )
         if self.precision == BFLOAT16:
             print(describe_bfloat16())
         print(f"exported {version}")

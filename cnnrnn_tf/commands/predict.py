@@ -16,8 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.tagging import Report, find_images, load_tagger, read_given, tag_paths
+from cnnrnn_tf.commands.tagging import (
+    Report,
+    check_model,
+    find_images,
+    load_tagger,
+    read_given,
+    tag_paths,
+)
 from tfrecords.errors import UserError
+from tfrecords.places import find_obstacle
+from tfrecords.progress import progress
 from tfrecords.quiet import silence_native_stderr
 
 if TYPE_CHECKING:
@@ -54,16 +63,26 @@ class Predict:
             raise UserError(f"--batch-size {self.batch_size}: expected 1 or more")
         if self.save_grid is not None and self.save_grid.suffix.lower() not in GRID_SUFFIXES:
             raise UserError(f"--save-grid {self.save_grid}: expected {', '.join(GRID_SUFFIXES)}")
+        obstacle = None if self.save_grid is None else find_obstacle(self.save_grid)
+        if obstacle is not None:
+            raise UserError(f"--save-grid {self.save_grid}: cannot be written ({obstacle}); choose another")
+        given = read_given(self.given, check_model(self.model))
         paths, problems = find_images(self.images)
-        tagger, vocabulary = load_tagger(self.model)
-        given = read_given(self.given, vocabulary, tagger.max_length)
-        calibration = tagger.calibration
-        word = "marginal" if calibration is None else "probability"
-        report = Report(self.json, given, word, facts={"calibrated": calibration is not None})
+        report = Report(self.json, given)
         for problem in problems:
             report.add_problem(*problem)
-        for path, image in tag_paths(paths, lambda files: _tag(tagger, files, given, self.batch_size)):
-            report.add(path, image)
+        if not paths:
+            return report.exit_status()
+        tagger, vocabulary = load_tagger(self.model)
+        read_given(self.given, vocabulary, tagger.max_length)
+        calibration = tagger.calibration
+        report.word = "marginal" if calibration is None else "probability"
+        report.facts = {"calibrated": calibration is not None}
+        with progress("tagging", total=len(paths), unit="images") as bar:
+            report.print = bar.print
+            for path, image in tag_paths(paths, lambda files: _tag(tagger, files, given, self.batch_size)):
+                report.add(path, image)
+                bar.update()
         status = report.exit_status()
         if calibration is not None and not self.json:
             print(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,9 +25,12 @@ from typing import Annotated
 import tyro
 
 from cnnrnn_tf.commands.search_options import OPTIONS, SearchOptions
-from cnnrnn_tf.commands.tagging import IMAGE_SUFFIXES, load_tagger, read_given
+from cnnrnn_tf.commands.tagging import IMAGE_SUFFIXES, check_model, load_tagger, read_given
+from cnnrnn_tf.serving.image_walk import walk_images
+from cnnrnn_tf.serving.tag_output import check_output
 from cnnrnn_tf.serving.tagged_image import fill_options
 from tfrecords.errors import UserError
+from tfrecords.progress import Progress, loading_tensorflow, progress
 from tfrecords.quiet import silence_native_stderr
 
 _RUN_FILES = ("config.json", "vocabulary.json", "calibration.json", "checkpoints/best.keras")
@@ -57,8 +60,6 @@ class Tag(SearchOptions):
     """Files read at once; more help where a disk is far away."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Begin anew, whatever is in FILE."""
-    progress: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show images per second even where stderr is no terminal."""
     runner: str | None = None
     """Tag by Apache Beam on this runner, such as DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
     beam_options: str = ""
@@ -78,6 +79,8 @@ class Tag(SearchOptions):
 
     def _run_here(self) -> int:
         _check_folder(self.folder)
+        read_given(self.given, check_model(self.model))
+        check_output(Path(self.out), self.overwrite)
         tagger, vocabulary = load_tagger(self.model)
         from cnnrnn_tf.serving.tag_files import with_options
         from cnnrnn_tf.serving.tag_folder import tag_folder
@@ -86,8 +89,10 @@ class Tag(SearchOptions):
         given = read_given(self.given, vocabulary, tagger.max_length)
         made_of = {**self._made_of(given), "FOLDER": os.path.realpath(self.folder)}
         tagger = with_options(tagger, self.search_options)
-        shown = self.progress or sys.stderr.isatty()
-        with open_output(Path(self.out), made_of, self.overwrite) as output, _show_progress(shown) as bar:
+        with (
+            open_output(Path(self.out), made_of, self.overwrite) as output,
+            _show_progress(self.folder) as bar,
+        ):
             summary = tag_folder(
                 tagger,
                 self.folder,
@@ -96,8 +101,8 @@ class Tag(SearchOptions):
                 given,
                 self.batch_size,
                 self.readers,
-                on_start=bar.start,
-                on_images=bar.add,
+                on_start=bar.skip,
+                on_images=bar.update,
             )
         _print_summary(summary.num_images, summary.errors, self.out)
         if summary.num_added == 0:
@@ -112,13 +117,16 @@ class Tag(SearchOptions):
     def _run_beam(self) -> int:
         from tfrecords.urls import import_beam
 
-        import_beam()
-        with silence_native_stderr():
+        read_given(self.given, check_model(self.model))
+        with progress("loading Apache Beam", at_once=True):
+            import_beam()
+        with loading_tensorflow():
             from cnnrnn_tf.serving.export import load_export
             from cnnrnn_tf.serving.tag_beam import tag_by_beam
             from cnnrnn_tf.serving.tag_files import with_options
 
-        export = load_export(self.model)
+        with progress(f"loading {self.model}"):
+            export = load_export(self.model)
         with_options(export, self.search_options)  # or every worker would find that they are out of bounds
         given = read_given(self.given, export.vocabulary, export.max_length)
         num_images, errors = tag_by_beam(
@@ -175,35 +183,17 @@ def _print_summary(num_images: int, errors: Counter[str], out: str) -> None:
     print(f"tagged {num_images - num_bad:,} of {num_images:,} images: {out}{bad}")
 
 
-class _Bar:
-    def __init__(self, file):
-        self._file, self._bar = file, None
-
-    def start(self, num_done: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            initial=num_done,
-            unit=" images",
-            disable=self._file is None,
-            file=self._file,
-            dynamic_ncols=True,
-        )
-
-    def add(self, num_images: int) -> None:
-        self._bar.update(num_images)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
 @contextlib.contextmanager
-def _show_progress(shown: bool) -> Iterator[_Bar]:
-    """A bar on stderr, where nothing else is printed meanwhile: libjpeg has a line for every damaged file."""
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(os.fdopen(os.dup(2), "w")) if shown else None
-        stack.enter_context(silence_native_stderr())
-        bar = _Bar(file)
-        stack.callback(bar.close)
+def _show_progress(folder: str) -> Iterator[Progress]:
+    """A bar on stderr, where nothing else is printed meanwhile: libjpeg has a line for every damaged file.
+
+    How many images there are is found beside the tagging: of a million, that takes a while.
+    """
+
+    def count():
+        with contextlib.suppress(OSError):
+            bar.set_total(sum(1 for _ in walk_images(folder, IMAGE_SUFFIXES)))
+
+    with progress("tagging", unit="images") as bar, silence_native_stderr():
+        threading.Thread(target=count, daemon=True).start()
         yield bar

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
-from tfrecords.quiet import silence_native_stderr
+from tfrecords.progress import loading_tensorflow, progress
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 
@@ -66,17 +66,19 @@ def tag_paths(
         yield path, replace(image, error=reasons.get(path, image.error))
 
 
-def load_tagger(path: Path):
-    """Returns what `tag_files` takes, made from a run or an export, and its vocabulary.
+def check_model(path: Path):
+    """Returns the vocabulary of a run or an export; what is wrong with its folder is told without TensorFlow.
 
     Args:
         path: folder of a training run (it holds config.json), or of an export or its versions.
 
     Raises:
-        UserError: `path` is neither, or what it holds cannot be used.
+        UserError: `path` is neither, or what it holds is not finished.
     """
     if (path / "config.json").is_file():
-        return _load_run_tagger(path)
+        from cnnrnn_tf.training.runs import check_finished
+
+        return check_finished(path)[1]
     is_export = (path / "saved_model.pb").is_file()
     if not is_export and not (path.is_dir() and any(each.name.isdecimal() for each in path.iterdir())):
         found = "neither a run nor an export" if path.is_dir() else "no such folder"
@@ -84,22 +86,45 @@ def load_tagger(path: Path):
             f"{path}: {found}; expected a run (config.json and checkpoints, as train.py leaves them) or an "
             "export (saved_model.pb, or folders named by version numbers)"
         )
-    with silence_native_stderr():
+    from cnnrnn_tf.serving.versions import find_export, read_assets
+
+    return read_assets(find_export(path))[1]
+
+
+def load_tagger(path: Path):
+    """Returns what `tag_files` takes, made from a run or an export, and its vocabulary.
+
+    Args:
+        path: see `check_model`.
+
+    Raises:
+        UserError: as `check_model`, or what the folder holds cannot be used.
+    """
+    check_model(path)
+    if (path / "config.json").is_file():
+        return _load_run_tagger(path)
+    with loading_tensorflow():
         from cnnrnn_tf.serving.export import load_export
 
-    export = load_export(path)
+    with progress(f"loading {path}"):
+        export = load_export(path)
     return export, export.vocabulary
 
 
-def read_given(text: str, vocabulary, max_length: int) -> list[str]:
+def read_given(text: str, vocabulary, max_length: int | None = None) -> list[str]:
     """Returns the labels named in `text`, joined by commas, each once and the most frequent first.
+
+    Args:
+        text: names, joined by commas.
+        vocabulary: of the model.
+        max_length: the most labels of an image; None where the model is not loaded yet.
 
     Raises:
         UserError: one is not in the vocabulary, or they are more than the `max_length` of an image.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     given = [vocabulary.names[i] for i in sorted({vocabulary.id(name) for name in names})]
-    if len(given) > max_length:
+    if max_length is not None and len(given) > max_length:
         raise UserError(f"--given names {len(given)} labels: this model gives an image at most {max_length}")
     return given
 
@@ -107,27 +132,25 @@ def read_given(text: str, vocabulary, max_length: int) -> list[str]:
 class Report:
     """Prints each answer as it comes, and counts."""
 
-    def __init__(
-        self,
-        as_json: bool,
-        given: Sequence[str] = (),
-        word: str = "probability",
-        facts: Mapping | None = None,
-    ):
+    def __init__(self, as_json: bool, given: Sequence[str] = ()):
         """Prints nothing yet.
 
         Args:
             as_json: whether to print a line of JSON an image.
             given: labels to mark as given.
+
+        Attributes:
             word: what the probabilities are called.
             facts: what else is in the JSON of every image that has labels.
+            print: what prints a line: Python's own, or that of a bar which must not be broken up.
         """
         self.tagged: list[tuple[Path, TaggedImage]] = []
         self.num_problems = 0
+        self.word = "probability"
+        self.facts: Mapping = {}
+        self.print: Callable[..., object] = print
         self._as_json = as_json
         self._given = given
-        self._word = word
-        self._facts = facts or {}
 
     def add(self, path: Path, image: TaggedImage) -> None:
         if not image.valid:
@@ -135,16 +158,16 @@ class Report:
             return
         self.tagged.append((path, image))
         if self._as_json:
-            print(format_json({"image": str(path), **asdict(image), **self._facts}))
+            self.print(format_json({"image": str(path), **asdict(image), **self.facts}))
         else:
-            print("\n".join(_format(path, image, self._given, self._word)))
+            self.print("\n".join(_format(path, image, self._given, self.word)))
 
     def add_problem(self, word: str, reason: str) -> None:
         self.num_problems += 1
         if self._as_json:
-            print(format_json({"image": word, "error": reason}))
+            self.print(format_json({"image": word, "error": reason}))
         else:
-            print(f"{word}: {reason}", file=sys.stderr)
+            self.print(f"{word}: {reason}", file=sys.stderr)
 
     def exit_status(self) -> int:
         """0, or 1 if some file has no labels.
@@ -158,12 +181,13 @@ class Report:
 
 
 def _load_run_tagger(path: Path):
-    with silence_native_stderr():
+    with loading_tensorflow():
         from cnnrnn_tf.serving.signatures import Tagger
         from cnnrnn_tf.training.runs import load_run
 
-    run = load_run(path)
-    return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
+    with progress(f"loading {path}"):
+        run = load_run(path)
+        return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
 
 
 def _find_files(word: str) -> tuple[list[Path], str]:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from cnnrnn_tf.data.feature_files import FeatureFile, locked
 from cnnrnn_tf.data.images import NUM_HYPOTHESES
-from cnnrnn_tf.data.records import select_records, shard_batches
+from cnnrnn_tf.data.records import shard_batches
+from cnnrnn_tf.data.splits import select_records
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, is_held_out
 

@@ -1,6 +1,6 @@
 """Shards enter; the labels and the pictures of a split leave, always in the order of the records.
 
-A split is asked for by name, the hold-out too (`select_records`). Row i is the same image everywhere.
+A split is asked for by name, the hold-out too (`splits.select_records`). Row i is the same image everywhere.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn_tf.data.images import cut_hypotheses, decode_image, fit_to_square
-from tfrecords.errors import UserError, nearest
+from cnnrnn_tf.data.splits import select_records
 from tfrecords.framing import find_records
 from tfrecords.manifest import Manifest
 from tfrecords.schema import parse
@@ -31,47 +31,6 @@ class Labels:
     image_ids: list[str]
     labels: np.ndarray
     known: np.ndarray
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The records behind the name of a split: those of `shard_split` with this `image/holdout`; None: all."""
-
-    shard_split: str
-    holdout: int | None
-
-
-def select_records(manifest, split):
-    """Returns the `Selection` that `split` stands for.
-
-    "train" leaves out the images that are held out, "holdout" is those, "train+holdout" is the whole split on
-    disk. A data set with a validation split holds nothing out: there "train" is whole and "holdout" is the
-    validation split. Any other name is that of a split on disk.
-
-    Raises:
-        UserError: there is no such split.
-    """
-    if manifest.holdout is not None:
-        kept = manifest.holdout.split
-        named = {
-            "train": Selection(kept, 0),
-            "holdout": Selection(kept, 1),
-            "train+holdout": Selection(kept, None),
-        }
-    else:
-        named = {
-            "train": Selection("train", None),
-            "holdout": Selection("validation", None),
-            "train+holdout": Selection("train", None),
-        }
-    names = {name: selection for name, selection in named.items() if selection.shard_split in manifest.splits}
-    names |= {name: Selection(name, None) for name in manifest.splits if name not in names}
-    if split not in names:
-        raise UserError(
-            f"the data set {manifest.name!r} has no split {split!r}{nearest(split, names)}: "
-            f"expected one of {', '.join(names)}"
-        )
-    return names[split]
 
 
 def load_labels(dataset_dir, split):

@@ -17,6 +17,11 @@ import numpy as np
 from keras import ops
 
 from cnnrnn_tf.data.images import IMAGE_FITS
+from cnnrnn_tf.model.backbone_names import (
+    COMPACT,
+    check_backbone_name,
+    check_backbone_weights,
+)
 from tfrecords.errors import UserError, nearest
 
 # name here -> (module of keras.applications, class, default feature layer, pixels a side)
@@ -26,7 +31,6 @@ _NAMED = {
     "mobilenet_v2": ("mobilenet_v2", "MobileNetV2", "pooled", 224),
 }
 _LAYER_ALIASES = {"fc6": "fc1", "fc7": "fc2"}  # the paper's names -> those of keras.applications
-COMPACT = "compact"
 COMPACT_SIZE_PX = 96
 POOLED = "pooled"
 
@@ -144,30 +148,16 @@ def load_backbone_weights(layer: Backbone, weights: str) -> None:
         UserError: no network, no such file, or the weights of another network; the message says which file to
             put where.
     """
+    check_backbone_weights(layer.backbone, weights)
     if weights == "none":
         return
     if weights == "imagenet":
         _load_imagenet(layer)
         return
-    path = Path(weights)
-    if not path.is_file():
-        raise UserError(
-            f"backbone weights {weights}: no such file; expected `imagenet`, `none` or the path of a file"
-        )
-    _load_file(layer, path)
-
-
-def backbone_names() -> list[str]:
-    """Every name that `Backbone` takes: ours first, then the classes of `keras.applications`."""
-    return [COMPACT, *_NAMED, *sorted(_application_classes())]
+    _load_file(layer, Path(weights))
 
 
 def _load_imagenet(layer: Backbone) -> None:
-    if layer.backbone == COMPACT:
-        raise UserError(
-            "backbone weights `imagenet`: nobody trained the compact backbone on ImageNet; use `none` "
-            "(--backbone-weights none)"
-        )
     _, make, *_ = _find_application(layer.backbone)
     top = layer.feature_layer != POOLED
     try:
@@ -260,13 +250,8 @@ def _find_application(name: str):
         module, class_name, layer, size = _NAMED[name]
         module = getattr(keras.applications, module)
         return module, getattr(module, class_name), layer, size
-    classes = _application_classes()
-    if name not in classes:
-        raise UserError(
-            f"unknown backbone {name!r}{nearest(name, backbone_names())}: expected {COMPACT}, "
-            f"{', '.join(_NAMED)}, or a class of keras.applications"
-        )
-    module = classes[name]
+    check_backbone_name(name)
+    module = _application_classes()[name]
     make = getattr(module, name)
     return module, make, POOLED, _default_size(name, make)
 

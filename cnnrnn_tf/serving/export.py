@@ -34,7 +34,7 @@ from cnnrnn_tf.serving.signatures import (
     FeatureTagger,
     Tagger,
 )
-from cnnrnn_tf.serving.versions import find_export
+from cnnrnn_tf.serving.versions import ASSETS, EXPORT_FILE, FINGERPRINT, WHOLE, find_export, read_assets
 from cnnrnn_tf.serving.warmup import DEFAULT_BATCH_SIZE, find_inputs, write_warmup_requests
 from tfrecords import vocabulary as vocabulary_file
 from tfrecords.errors import UserError
@@ -42,15 +42,11 @@ from tfrecords.vocabulary import LabelVocabulary
 
 __all__ = ["BACKBONE", "DECODER", "WHOLE", "LoadedExport", "export", "load_export"]
 
-WHOLE, BACKBONE, DECODER = "whole", "backbone", "decoder"
-"""What an export can hold of a model."""
+BACKBONE, DECODER = "backbone", "decoder"
+"""What an export can hold of a model, beside the WHOLE of it."""
 
-ASSETS = "assets"
-EXPORT_FILE = "export.json"
 LABELS_FILE = "labels.txt"
 MODEL_CARD_FILE = "model_card.md"
-_OLD_ASSETS = "assets.extra"  # where the first exports have these files
-_FINGERPRINT = "vocabulary_fingerprint"
 
 
 def export(
@@ -111,7 +107,7 @@ def export(
         "image_fit": model.image_fit,
         "num_features": model.backbone.feature_size,
         "num_labels": vocabulary.size,
-        _FINGERPRINT: vocabulary.fingerprint,
+        FINGERPRINT: vocabulary.fingerprint,
         "signatures": {name: _list_tensors(function) for name, function in functions.items()},
         "warmup_batch_sizes": sorted({1, warmup_batch_size}),
         "tensorflow": tf.__version__,
@@ -157,14 +153,7 @@ def load_export(path):
         UserError: `path` is no export, one of another program, or one of half a model.
     """
     path = find_export(path)
-    is_old = (path / _OLD_ASSETS / EXPORT_FILE).is_file()
-    folder = path / (_OLD_ASSETS if is_old else ASSETS)
-    vocabulary = LabelVocabulary.load(folder)
-    part = _check_facts(folder, vocabulary).get("part", WHOLE)
-    if part != WHOLE:
-        raise UserError(
-            f"{path} holds the {part} alone, which tags no files: name an export of a whole model"
-        )
+    folder, vocabulary = read_assets(path)
     calibration = Calibration.load(folder, vocabulary)
     try:
         module = tf.saved_model.load(str(path))
@@ -225,20 +214,6 @@ def _write_assets(folder, vocabulary, facts, calibration, training):
         calibration.save(folder)
     card = write_model_card(vocabulary, facts, training)
     (folder / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
-
-
-def _check_facts(folder, vocabulary):
-    """Returns the content of export.json."""
-    try:
-        facts = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
-        fingerprint = facts[_FINGERPRINT]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / EXPORT_FILE}: missing or damaged: export the run again") from None
-    if fingerprint != vocabulary.fingerprint:
-        raise UserError(
-            f"{folder / vocabulary_file.FILE_NAME}: is the vocabulary of another model; export the run again"
-        )
-    return facts
 
 
 def _publish(partial, out_dir):

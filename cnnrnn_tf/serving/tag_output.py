@@ -25,6 +25,7 @@ from pathlib import Path
 from cnnrnn_tf.serving.image_walk import sort_key
 from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
+from tfrecords.places import find_obstacle
 
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 16
@@ -177,11 +178,8 @@ def open_output(path: Path, made_of: dict, overwrite: bool = False) -> Iterator[
     Raises:
         UserError: it was made of something else, by something else, or another process writes it.
     """
-    output = TagOutput(path)
-    state_path = path.with_name(f"{path.name}.state.json")
-    if path.is_dir():
-        raise UserError(f"--out {path}: is a folder; expected a file, such as {path / 'tags.jsonl'}")
-    _check_own(output, state_path, overwrite)
+    check_output(path, overwrite)
+    output, state_path = TagOutput(path), _find_state(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(state_path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -209,6 +207,24 @@ def open_output(path: Path, made_of: dict, overwrite: bool = False) -> Iterator[
         yield output
     finally:
         os.close(descriptor)  # which unlocks it, as the end of a killed process does
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Refuses an output that `open_output` would not take, before the model is loaded; makes nothing.
+
+    Raises:
+        UserError: what is there was made by something else, or nothing can be written there.
+    """
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; expected a file, such as {path / 'tags.jsonl'}")
+    obstacle = find_obstacle(path)
+    if obstacle is not None:
+        raise UserError(f"--out {path}: cannot be written ({obstacle}); choose another")
+    _check_own(TagOutput(path), _find_state(path), overwrite)
+
+
+def _find_state(path: Path) -> Path:
+    return path.with_name(f"{path.name}.state.json")
 
 
 def _check_own(output: TagOutput, state_path: Path, overwrite: bool) -> None:

@@ -1,10 +1,22 @@
-"""A folder of versions enters; the version folder that TensorFlow Serving takes leaves."""
+"""Finds the version of an export that TensorFlow Serving takes, and reads what is beside its graph.
 
+Nothing here imports TensorFlow: what can be wrong with a folder is told before the seconds that takes.
+"""
+
+import json
 from pathlib import Path
 
+from tfrecords import vocabulary as vocabulary_file
 from tfrecords.errors import UserError
+from tfrecords.vocabulary import LabelVocabulary
 
-__all__ = ["find_export"]
+__all__ = ["find_export", "read_assets"]
+
+WHOLE = "whole"
+ASSETS = "assets"
+EXPORT_FILE = "export.json"
+FINGERPRINT = "vocabulary_fingerprint"
+_OLD_ASSETS = "assets.extra"  # where the first exports have these files
 
 
 def find_export(path):
@@ -34,3 +46,40 @@ def find_export(path):
             "export again"
         )
     return versions[-1]
+
+
+def read_assets(export_dir):
+    """Reads the labels of an export that tags files.
+
+    Args:
+        export_dir: its version folder, as `find_export` returns it.
+
+    Returns:
+        The folder of its assets, and its LabelVocabulary.
+
+    Raises:
+        UserError: it was made by another program, is damaged, or holds half a model.
+    """
+    is_old = (export_dir / _OLD_ASSETS / EXPORT_FILE).is_file()
+    folder = export_dir / (_OLD_ASSETS if is_old else ASSETS)
+    vocabulary = LabelVocabulary.load(folder)
+    part = _read_facts(folder, vocabulary).get("part", WHOLE)
+    if part != WHOLE:
+        raise UserError(
+            f"{export_dir} holds the {part} alone, which tags no files: name an export of a whole model"
+        )
+    return folder, vocabulary
+
+
+def _read_facts(folder, vocabulary):
+    """Returns the content of export.json."""
+    try:
+        facts = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
+        fingerprint = facts[FINGERPRINT]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / EXPORT_FILE}: missing or damaged: export the run again") from None
+    if fingerprint != vocabulary.fingerprint:
+        raise UserError(
+            f"{folder / vocabulary_file.FILE_NAME}: is the vocabulary of another model; export the run again"
+        )
+    return facts

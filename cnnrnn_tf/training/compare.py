@@ -24,7 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnnrnn_tf.baselines.catalogue import METHODS, make_method
+from cnnrnn_tf.baselines.catalogue import PATH_METHODS, check_methods, make_method
 from cnnrnn_tf.baselines.method import Examples, Method
 from cnnrnn_tf.baselines.no_rnn import without_recurrence
 from cnnrnn_tf.config import ExperimentConfig
@@ -45,10 +45,8 @@ from cnnrnn_tf.training.features import cached_features, fingerprint_of
 from cnnrnn_tf.training.kept_predictions import KeptPredictions
 from cnnrnn_tf.training.multi_label_cnn import MultiLabelCNN, train_multi_label_cnn
 from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
-from tfrecords.errors import UserError, nearest
+from tfrecords.errors import UserError
 
-PATH_METHODS = {"cnn-rnn": "CNN-RNN", "no-rnn": "No-RNN"}
-METHOD_NAMES = (*PATH_METHODS, *METHODS)
 SPLIT = "test"
 OWN_HEAD = "bce"
 """The method that a trained CNN is trained by, so that it needs no second head on its features."""
@@ -98,7 +96,7 @@ class Comparer:
         """Runs what has not been run, measures all and sums up.
 
         Args:
-            methods: of `METHOD_NAMES`, in the order of the table.
+            methods: of `catalogue.METHOD_NAMES`, in the order of the table.
             num_seeds: seeds of the methods that draw at random: 0, 1, ...
             protocol: whose conventions; those of the data set by default.
 
@@ -298,24 +296,6 @@ def save_tables(
     paths.append(path.with_suffix(".png"))
     save_comparison(paths[-1], list(_plot_blocks(comparison)), _plot_title(comparison))
     return paths
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Refuses names that no method has.
-
-    Raises:
-        UserError: with the nearest right name.
-    """
-    if not methods:
-        raise UserError(f"--methods: expected some of {', '.join(METHOD_NAMES)}")
-    for name in methods:
-        if name not in METHOD_NAMES:
-            raise UserError(
-                f"no method is called {name!r}{nearest(name, METHOD_NAMES)}: choose from "
-                f"{', '.join(METHOD_NAMES)}"
-            )
-    if len(set(methods)) < len(methods):
-        raise UserError(f"--methods: names one twice: {', '.join(methods)}")
 
 
 def _describe_method(name: str) -> tuple[str, bool, bool]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.data.datasets import image_batches, load_labels
-from cnnrnn_tf.data.records import select_records
+from cnnrnn_tf.data.splits import select_records
 from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
 from cnnrnn_tf.evaluation.predictions import Predictions

@@ -113,9 +113,7 @@ def resume(run_dir: Path, deliver: bool = True) -> Path:
     Raises:
         UserError: no run there, a finished one, or its records have changed.
     """
-    config = runs.load_config(run_dir)
-    if (run_dir / runs.METRICS_FILE).is_file():
-        raise UserError(f"{run_dir}: this run is finished; evaluate it with `cnnrnn evaluate {run_dir}`")
+    config = runs.check_resumable(run_dir)
     records = _read_records(config)
     runs.check_records(run_dir, records.folder, records.manifest)
     set_up(config.training.seed, config.training.deterministic, config.training.precision)

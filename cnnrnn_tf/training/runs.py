@@ -15,17 +15,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cnnrnn_tf.config import ExperimentConfig
-from cnnrnn_tf.evaluation.calibration import Calibration
-from cnnrnn_tf.serving.model_card import TrainingFacts
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
+from tfrecords.places import find_obstacle
 from tfrecords.vocabulary import LabelVocabulary
 
 if TYPE_CHECKING:
+    from cnnrnn_tf.evaluation.calibration import Calibration
     from cnnrnn_tf.model.cnn_rnn import CNNRNN
+    from cnnrnn_tf.serving.model_card import TrainingFacts
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "checkpoints/best.keras"
@@ -56,15 +55,60 @@ def create_run_folder(runs_dir: Path, dataset: str, name: str, now: datetime) ->
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        raise UserError(
-            f"{path} exists, and a run is never overwritten: choose another --run-name, or go on with "
-            f"`python train.py --resume {path}`"
-        ) from None
+        raise _refuse_existing(path) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be created ({error.strerror}); choose another --runs-dir") from None
+        raise _refuse_place(path, error.strerror) from None
     for folder in ("checkpoints", "figures"):
         (path / folder).mkdir()
     return path
+
+
+def check_run_folder(runs_dir: Path, dataset: str, name: str = "") -> None:
+    """Refuses at once what `create_run_folder` would refuse once all is loaded; makes nothing.
+
+    Raises:
+        UserError: a run of that name exists, or no folder can be made there.
+    """
+    path = runs_dir / dataset / name
+    if name and path.exists():
+        raise _refuse_existing(path)
+    obstacle = find_obstacle(path / "new")
+    if obstacle is not None:
+        raise _refuse_place(path, obstacle)
+
+
+def check_resumable(run_dir: Path) -> ExperimentConfig:
+    """The settings of an interrupted run.
+
+    Raises:
+        UserError: there is no run in that folder, or it is finished.
+    """
+    config = load_config(run_dir)
+    if (run_dir / METRICS_FILE).is_file():
+        raise UserError(f"{run_dir}: this run is finished; evaluate it with `cnnrnn evaluate {run_dir}`")
+    return config
+
+
+def check_finished(run_dir: str | Path) -> tuple[ExperimentConfig, LabelVocabulary]:
+    """The settings and the labels of a run whose model is there; the model itself is not read.
+
+    Raises:
+        UserError: no run, or an unfinished one.
+    """
+    run_dir = Path(run_dir)
+    config = load_config(run_dir)
+    vocabulary = LabelVocabulary.load(run_dir)
+    path = run_dir / MODEL_FILE
+    if path.is_file():
+        return config, vocabulary
+    if (run_dir / METRICS_FILE).is_file():
+        raise UserError(
+            f"{path}: is gone, though the run was finished; train again with `python train.py --config "
+            f"{run_dir / CONFIG_FILE}`"
+        )
+    raise UserError(
+        f"{run_dir}: the run is not finished; finish it with `python train.py --resume {run_dir}`"
+    )
 
 
 def load_config(run_dir: str | Path) -> ExperimentConfig:
@@ -88,21 +132,13 @@ def load_run(run_dir: str | Path) -> Run:
     Raises:
         UserError: no run, an unfinished one, or a checkpoint or a calibration of another vocabulary.
     """
+    from cnnrnn_tf.evaluation.calibration import Calibration
+
     run_dir = Path(run_dir)
-    config = load_config(run_dir)
-    vocabulary = LabelVocabulary.load(run_dir)
-    path = run_dir / MODEL_FILE
-    if not path.is_file():
-        if (run_dir / METRICS_FILE).is_file():
-            raise UserError(
-                f"{path}: is gone, though the run was finished; train again with `python train.py --config "
-                f"{run_dir / CONFIG_FILE}`"
-            )
-        raise UserError(
-            f"{run_dir}: the run is not finished; finish it with `python train.py --resume {run_dir}`"
-        )
+    config, vocabulary = check_finished(run_dir)
     calibration = Calibration.load(run_dir, vocabulary)
-    return Run(run_dir, config, vocabulary, load_model(path, vocabulary), calibration)
+    model = load_model(run_dir / MODEL_FILE, vocabulary)
+    return Run(run_dir, config, vocabulary, model, calibration)
 
 
 def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
@@ -112,6 +148,7 @@ def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
         UserError: the file is no checkpoint of this project, or one of another vocabulary.
     """
     import keras
+    import numpy as np
 
     from cnnrnn_tf.model.cnn_rnn import CNNRNN
 
@@ -156,6 +193,8 @@ def load_facts(run_dir: str | Path, metrics: Mapping[str, Any] | None = None) ->
     Raises:
         UserError: there is no run in that folder, or a file of it is damaged.
     """
+    from cnnrnn_tf.serving.model_card import TrainingFacts
+
     run_dir = Path(run_dir)
     return TrainingFacts(
         config=load_config(run_dir).to_json(),
@@ -198,6 +237,17 @@ def describe_environment() -> dict:
 def save_json(path: Path, content) -> None:
     """Writes indented JSON."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _refuse_existing(path: Path) -> UserError:
+    return UserError(
+        f"{path} exists, and a run is never overwritten: choose another --run-name, or go on with "
+        f"`python train.py --resume {path}`"
+    )
+
+
+def _refuse_place(path: Path, reason: str | None) -> UserError:
+    return UserError(f"{path}: cannot be created ({reason}); choose another --runs-dir")
 
 
 def _read_json(path: Path):
