@@ -277,7 +277,7 @@ def test_a_row_may_be_pasted_as_it_stands(text):
         (["--row", "C-P 65.3 C-R 54.5 C-F1 59.3"], 0, ["so that it can be that"]),
         (["--row", "C-P 65.3 C-R 54.5 C-F1 59.3", "--c-f1", "harmonic"], 1, ["cannot be right: C-F1"]),
         (["--row", "MAP@10 40.3"], 0, ["nothing to check"]),
-        (["--published"], 1, ["4 numbers cannot be right", "Multi-edge graph [23]", "another split"]),
+        (["--published"], 0, ["4 numbers cannot be right", "Multi-edge graph [23]", "another split"]),
     ],
 )
 def test_the_command_says_it_and_its_status_too(words, status, lines, capsys):
@@ -327,4 +327,4 @@ def test_the_audit_needs_no_tensorflow():
         "from cnnrnn_tf.commands.__main__ import main; sys.exit(main(['audit', '--published']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and "4 numbers" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "4 numbers" in ended.stdout, ended.stderr
