@@ -48,7 +48,7 @@ setup(
     ],
     extras_require={
         "beam": ["apache-beam"],
-        "tfds": ["tensorflow-datasets"],
+        "tfds": ["tensorflow-datasets", "importlib_resources"],  # the second is missing from its requirements
         "serving": ["tensorflow-serving-api"],
         "test": [
             "pytest",
