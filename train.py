@@ -19,9 +19,9 @@ import tyro
 from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
 from cnnrnn_tf.model.backbone_names import check_backbone_name, check_backbone_weights
 from cnnrnn_tf.training.runs import check_resumable, check_run_folder
-from tfrecords.cli import parse, run_main
+from tfrecords.cli import format_command, parse, run_main, show_version
 from tfrecords.errors import UserError
-from tfrecords.manifest import Manifest
+from tfrecords.manifest import Manifest, list_built
 from tfrecords.progress import loading_tensorflow
 
 PROG = "python train.py"
@@ -53,11 +53,15 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> None:
+    if args[:1] == ["--version"]:
+        show_version()
     default = Train(experiment=_find_defaults(args))
     options = parse(Train, args, prog=PROG, default=default, config=(tyro.conf.DisallowNone,))
     if options.resume is not None and len(args) > (1 if args[0].startswith("--resume=") else 2):
         raise UserError("--resume goes on with the run's own settings: give no other flag beside it")
     data = options.experiment.data
+    if options.resume is None and _find_dataset(args) is None:
+        raise UserError(_explain_start(data.data_dir))
     if data.dataset in ("", ".", "..") or "/" in data.dataset:
         raise UserError(
             f"--dataset {data.dataset}: expected the name of a data set, such as scenes; --data-dir names "
@@ -93,11 +97,30 @@ def _find_defaults(args: list[str]) -> ExperimentConfig:
     """What the flags change: the data set's preset and the config file, which have to be known first."""
     config_file = _find_value(args, "--config")
     settings = read_settings(config_file) if config_file else {}
-    dataset = _find_value(args, "--dataset") or _find_setting(settings, "data", "dataset")
+    dataset = _find_dataset(args)
     backbone = _find_value(args, "--backbone") or _find_setting(settings, "model", "backbone")
     config = ExperimentConfig()
     config = config.updated(preset(dataset or config.data.dataset, backbone), where="preset")
     return config.updated(settings, where=config_file or "")
+
+
+def _find_dataset(args: list[str]) -> str | None:
+    """The data set that the flags or the config file name; None where neither does."""
+    config_file = _find_value(args, "--config")
+    settings = read_settings(config_file) if config_file else {}
+    named = _find_value(args, "--dataset")
+    return _find_setting(settings, "data", "dataset") if named is None else named
+
+
+def _explain_start(data_dir: Path) -> str:
+    """How to start, for who names no data set: with the demo, or with one that is built."""
+    names = list_built(data_dir)
+    built = f"; built in {data_dir}: {', '.join(names)}" if names else ""
+    start = format_command("python", "train.py", "--dataset", "demo")
+    return (
+        f"expected --dataset NAME: start with `{start}`, which draws its own pictures and trains in some "
+        f"minutes{built}; of your own photographs `python -m tfrecords build table --help` tells"
+    )
 
 
 def _find_setting(settings: dict, concern: str, name: str) -> str | None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -124,6 +125,14 @@ def test_the_demo_is_built_by_name(tmp_path, capsys):
     assert (manifest["source"], manifest["splits"]["train"]["num_images"]) == ("demo", 20)
 
 
+def test_the_version_is_that_of_the_package_and_of_what_it_stands_on(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert all(version(name) in out for name in ("cnnrnn-tf", "tensorflow", "keras"))
+
+
 MISTAKES = [
     ("", "`python -m tfrecords` needs a subcommand: expected build or report"),
     ("bild demo", "unknown subcommand 'bild' (did you mean 'build'?)"),
@@ -153,11 +162,8 @@ MISTAKES = [
         "values.csv line 3: column 'sky' has the value '2': expected 1, 0, or blank",
     ),
     ("report", "missing NAME"),
-    (
-        "report coast",
-        "the data set 'coast' is not built: run `python -m tfrecords build table --from LABELS.csv",
-    ),
-    ("report demo", "the data set 'demo' is not built: run `python -m tfrecords build demo`"),
+    ("report coast", "data: run `python -m tfrecords build table --from LABELS.csv"),
+    ("report demo", "data: run `python -m tfrecords build demo`"),
     ("report coast --k 0", "--k 0: expected 1 or more"),
 ]
 

@@ -128,6 +128,24 @@ def test_a_data_set_that_is_not_built_is_told_with_the_command_that_builds_it(ca
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [[], ["--epochs", "3"]])
+def test_without_a_data_set_it_says_how_to_start_and_what_is_built(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ponds", "demo"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "manifest.json").write_text("{}")
+    assert train.main(words) == 2
+    error = capsys.readouterr().err
+    assert "train.py --dataset demo`" in error and "built in data: demo, ponds; " in error
+    assert error.count("\n") == 1
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("cnnrnn-tf ")
+
+
 @pytest.mark.parametrize("name", ["data/scenes", "..", ""])
 def test_a_data_set_has_a_name_and_not_a_path(capsys, name):
     assert train.main(["--dataset", name]) == 2

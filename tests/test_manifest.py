@@ -63,12 +63,13 @@ def test_a_damaged_manifest_is_told_in_one_line(tmp_path, text, message):
 def test_a_data_set_that_is_not_built_is_told_with_the_command_that_builds_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the checkout may have its own data/demo
     with pytest.raises(
-        UserError, match=r"^the data set 'demo' is not built: run `python -m tfrecords build demo`$"
+        UserError,
+        match=r"^the data set 'demo' is not built in .*/data: run `python -m tfrecords build demo`$",
     ):
         Manifest.load("data/demo")
     build(DrawnSource(SMALL), "scenes", tmp_path, progress=False)
     with pytest.raises(
-        UserError, match=r"'sceens' is not built \(did you mean 'scenes'\?\): run `python -m tfr"
+        UserError, match=r"'sceens' is not built in /.* \(did you mean 'scenes'\?\): run `python -m tfr"
     ):
         Manifest.load(tmp_path / "sceens")
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +73,24 @@ def run_main(run: Callable[[], int | None]) -> int:
 def _tell(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return EXIT_MISTAKE
+
+
+def show_version() -> typing.NoReturn:
+    """Answers `--version`: prints the versions of this package and of what it stands on, and ends.
+
+    Raises:
+        SystemExit: status 0.
+    """
+    others = ", ".join(f"{name} {_find_version(name)}" for name in ("tensorflow", "keras"))
+    print(f"cnnrnn-tf {_find_version('cnnrnn-tf')} (Python {platform.python_version()}, {others})")
+    raise SystemExit(0)
+
+
+def _find_version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def find_command(name: str) -> str:
@@ -129,6 +149,8 @@ def parse(
     if args and args[0] in ("-h", "--help"):
         print(_list_subcommands(subcommands, prog, description))
         raise SystemExit(0)
+    if args[:1] == ["--version"]:
+        show_version()
     expected = f"expected {' or '.join(subcommands)}; see `{prog} --help`"
     if not args:
         raise UserError(f"`{prog}` needs a subcommand: {expected}")

@@ -203,6 +203,11 @@ class Manifest:
         return "\n".join(lines)
 
 
+def list_built(data_dir: Path) -> list[str]:
+    """The names of the data sets that are built in a folder, sorted."""
+    return sorted(path.parent.name for path in data_dir.glob(f"[!.]*/{FILE_NAME}"))
+
+
 def _count_records(path: Path) -> int | None:
     """The whole records of a shard; None where there is no file."""
     try:
@@ -230,15 +235,16 @@ def _summarize_split(name: str, split: Split) -> str:
 def _explain_unbuilt(dataset_dir: Path) -> str:
     name, data_dir = dataset_dir.name, dataset_dir.parent
     options = "" if str(data_dir) == "data" else f" --data-dir {data_dir}"
+    place = data_dir.absolute()
     if name == "demo":
-        return f"the data set 'demo' is not built: run `python -m tfrecords build demo{options}`"
+        return f"the data set 'demo' is not built in {place}: run `python -m tfrecords build demo{options}`"
     if name in ("nuswide81", "nuswide1000", "coco2014", "voc2007"):
         return (
-            f"the data set {name!r} is not built: unpack its owners' archives, then run "
+            f"the data set {name!r} is not built in {place}: unpack its owners' archives, then run "
             f"`python -m tfrecords build {name} --from FOLDER{options}`"
         )
-    built = [path.parent.name for path in data_dir.glob(f"*/{FILE_NAME}")]
+    meant = nearest(name, list_built(data_dir))
     return (
-        f"the data set {name!r} is not built{nearest(name, built)}: run `python -m tfrecords build table "
+        f"the data set {name!r} is not built in {place}{meant}: run `python -m tfrecords build table "
         f"--from LABELS.csv --images FOLDER --name {name}{options}`"
     )
