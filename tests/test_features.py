@@ -35,6 +35,7 @@ from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL
 from cnnrnn_tf.training.features import cached_features
 from cnnrnn_tf.training.optimizer import make_optimizer
+from tfrecords import progress
 from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
@@ -163,13 +164,17 @@ def test_another_fingerprint_is_another_cache(decoded):
     assert extract.num_shown == 20
 
 
-def test_one_bar_runs_over_all_images_of_the_split_and_begins_where_a_stopped_pass_ended(decoded, capsys):
+def test_one_bar_runs_over_all_images_of_the_split_and_begins_where_a_stopped_pass_ended(
+    decoded, capsys, monkeypatch
+):
+    for pause in ("FIRST_LINE_S", "LINES_S"):
+        monkeypatch.setattr(progress, pause, 1e-4)
     with pytest.raises(KeyboardInterrupt):
         load(decoded, "train", MeanColour(stop_after=20))
     load(decoded, "train", MeanColour(), progress=True)
-    shown = capsys.readouterr().err
-    assert "features of train" in shown and "images/s" in shown
-    assert "| 20/40 [" in shown.split("\r")[1] and "| 40/40 [" in shown.split("\r")[-1]
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("features of train: 20 of 40 images, 50 %")
+    assert last.startswith("features of train: 40 images in ")
     load(decoded, "holdout", MeanColour(), progress=True)
     assert capsys.readouterr().err == ""
 
@@ -226,7 +231,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(decoded, monkeypatch
     assert extract.num_shown == 20
 
 
-def test_two_who_ask_at_once_compute_once(decoded, caplog):
+def test_two_who_ask_at_once_compute_once(decoded, capsys):
     extract, results = MeanColour(), []
     threads = [
         threading.Thread(target=lambda: results.append(load(decoded, "train", extract))) for _ in range(2)
@@ -240,7 +245,9 @@ def test_two_who_ask_at_once_compute_once(decoded, caplog):
         thread.join()
     assert extract.num_shown == 40
     np.testing.assert_array_equal(*results)
-    assert "another process is computing these features; waiting for it" in caplog.text
+    where = decoded / "features" / "f"
+    said = f"waiting for another process, which is computing these features in {where} ...\n"
+    assert capsys.readouterr().err == 2 * said
 
 
 # ---- foreign or damaged

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tfrecords import progress as progress_module
-from tfrecords.progress import Progress, loading_tensorflow, progress
+from tfrecords.progress import Progress, loading_tensorflow, show_progress
 from tfrecords.quiet import greet_silently, silence_native_stderr
 
 
@@ -36,15 +36,15 @@ def test_no_pause_between_two_lines_is_three_seconds_long():
 
 def test_what_is_over_at_once_says_nothing(monkeypatch, capsys):
     monkeypatch.setattr(progress_module, "FIRST_LINE_S", 2.0)
-    with progress("features of train", total=9, unit="images") as bar:
+    with show_progress("features of train", total=9, unit="images") as bar:
         bar.update(9)
-    with progress("drawing"):
+    with show_progress("drawing"):
         pass
     assert capsys.readouterr() == ("", "")
 
 
 def test_in_a_pipe_lines_say_how_much_is_done_and_how_long_it_will_take(quick, capsys):
-    with progress("features of train", total=3000, unit="images", initial=1000) as bar:
+    with show_progress("features of train", total=3000, unit="images", initial=1000) as bar:
         bar.update(1000)
         time.sleep(0.2)
         bar.update(1000)
@@ -57,14 +57,14 @@ def test_in_a_pipe_lines_say_how_much_is_done_and_how_long_it_will_take(quick, c
 
 
 def test_a_step_of_unknown_length_says_since_when(quick, capsys):
-    with progress("drawing the figures"):
+    with show_progress("drawing the figures"):
         time.sleep(0.1)
     assert set(capsys.readouterr().err.splitlines()) == {"drawing the figures ... 0 s"}
 
 
 def test_only_the_innermost_speaks(quick, capsys):
-    with progress("comparing", total=2) as outer:
-        with progress("features", total=4, unit="images") as inner:
+    with show_progress("comparing", total=2) as outer:
+        with show_progress("features", total=4, unit="images") as inner:
             inner.update(1)
             time.sleep(0.1)
         middle = capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_times_are_written_for_people(seconds, words):
 
 
 def test_hidden_progress_counts_and_is_silent(quick, capsys):
-    with progress("features", total=1, shown=False) as bar:
+    with show_progress("features", total=1, shown=False) as bar:
         bar.update(1)
         bar.describe("others")
         bar.set_total(2)
@@ -97,15 +97,15 @@ def test_hidden_progress_counts_and_is_silent(quick, capsys):
 
 
 def test_a_bar_is_heard_while_native_code_is_silenced(quick, capfd):
-    with progress("tagging", at_once=True), silence_native_stderr():
+    with show_progress("tagging", at_once=True), silence_native_stderr():
         os.write(2, b"libjpeg: corrupt data\n")
-        with progress("reading", at_once=True):
+        with show_progress("reading", at_once=True):
             pass
     assert capfd.readouterr().err == "tagging ...\nreading ...\n"
 
 
 def test_the_end_of_a_block_that_fails_ends_the_bar(quick, capsys):
-    with pytest.raises(KeyboardInterrupt), progress("tagging") as bar:
+    with pytest.raises(KeyboardInterrupt), show_progress("tagging") as bar:
         raise KeyboardInterrupt
     assert isinstance(bar, Progress) and not bar._ticker.is_alive()
 
@@ -122,10 +122,10 @@ def test_a_stream_that_nobody_reads_any_more_breaks_nothing(quick, monkeypatch):
             return False
 
     monkeypatch.setattr(sys, "stderr", Closed())
-    with progress("tagging", at_once=True):
+    with show_progress("tagging", at_once=True):
         time.sleep(0.1)
     monkeypatch.setattr(sys, "stderr", None)
-    with progress("tagging", at_once=True):
+    with show_progress("tagging", at_once=True):
         time.sleep(0.1)
 
 
@@ -144,12 +144,12 @@ SCRIPT = """
 import time
 from tfrecords import progress as module
 module.FIRST_LINE_S = 0.05
-with module.progress("features", total=4, unit="images") as bar:
+with module.show_progress("features", total=4, unit="images") as bar:
     for _ in range(4):
         time.sleep(0.15)
         bar.update()
     bar.print("a line of output")
-with module.progress("drawing"):
+with module.show_progress("drawing"):
     time.sleep(0.2)
 """
 

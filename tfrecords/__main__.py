@@ -23,6 +23,7 @@ from tfrecords.cli import format_command, parse, run_main
 from tfrecords.errors import UserError
 from tfrecords.images import ImageRules
 from tfrecords.manifest import Manifest
+from tfrecords.progress import loading, loading_tensorflow, show_progress
 
 if TYPE_CHECKING:
     from tfrecords.build import ShardWriter
@@ -119,7 +120,8 @@ def _make_writer(options: BuildOptions) -> ShardWriter | None:
     from tfrecords.beam import BeamWriter
     from tfrecords.urls import import_beam
 
-    import_beam()
+    with loading("Apache Beam", "apache_beam"):
+        import_beam()
     return BeamWriter(options.runner, options.beam_options, options.staging, options.workers)
 
 
@@ -159,9 +161,13 @@ def _print_report(options: Report) -> None:
         from tfrecords.report_figures import check_folder, save_figures
 
         check_folder(folder)
-    contents = read_contents(options.dataset_dir)
-    summary = describe(contents, k=options.k)
-    figures = [] if folder is None else save_figures(contents, folder)
+    with loading_tensorflow():
+        import tensorflow  # noqa: F401
+    contents = read_contents(options.dataset_dir, progress=True)
+    with show_progress("counting labels and pairs of them"):
+        summary = describe(contents, k=options.k)
+    with show_progress("drawing the figures"):
+        figures = [] if folder is None else save_figures(contents, folder)
     if options.json:
         summary["figures"] = [str(path) for path in figures]
         print(json.dumps(summary, ensure_ascii=False, indent=1))

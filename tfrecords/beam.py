@@ -11,6 +11,7 @@ and leave the shards there. Both sides must reach that folder: a URL that Beam c
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -26,9 +27,11 @@ from typing import Any
 
 from tfrecords.errors import UserError
 from tfrecords.framing import DamagedFile
+from tfrecords.progress import show_progress
 from tfrecords.urls import (
     delete,
     import_beam,
+    is_url,
     join_path,
     last_line,
     open_file,
@@ -82,7 +85,14 @@ class BeamWriter:
         on_images(sum(len(task.annotations) for task, kept in zip(tasks, results, strict=True) if kept))
         if missing:
             folder = self._staging_folder(tasks[0].path.parent, keys)
-            self._run([_stage(tasks[i], keys[i], folder) for i in missing])
+            places = [_stage(tasks[i], keys[i], folder) for i in missing]
+            with show_progress(
+                f"writing shards on {self.runner}",
+                len(places),
+                "shards",
+                count_done=None if is_url(folder) else functools.partial(_count_staged, places),
+            ):
+                self._run(places)
             for i in missing:
                 results[i] = _collect(tasks[i], keys[i], folder)
                 on_images(len(tasks[i].annotations))
@@ -211,6 +221,11 @@ def _collect(task: ShardTask, key: str, folder: str) -> ShardResult:
     delete(shard + RESULT_SUFFIX)  # first: a result without its shard would be trusted
     delete(shard)
     return result
+
+
+def _count_staged(places: Sequence[str]) -> int:
+    """How many of the tasks on a disk have left their result."""
+    return sum(os.path.exists(_strip_task(place) + RESULT_SUFFIX) for place in places)
 
 
 def _read_staged(shard: str, key: str) -> ShardResult | None:

@@ -20,6 +20,7 @@ from tfrecords.images import ORIGINALS, ImageRules
 from tfrecords.label_notes import note_labels
 from tfrecords.manifest import FILE_NAME as MANIFEST_FILE_NAME
 from tfrecords.manifest import SPLITS, Holdout, Manifest, Split
+from tfrecords.progress import show_progress
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
@@ -57,7 +58,7 @@ def build(
         strict: refuse the data set if any image has to be skipped; what the user asked to leave out may be.
         rules: how images become what records hold: byte for byte by default.
         write: what runs the tasks in place of `workers` processes: `tfrecords.beam.BeamWriter`, say.
-        progress: show a bar on stderr.
+        progress: show on stderr how far it is, and the time left.
         tell: called with each line that a person should see once the labels are read.
 
     Raises:
@@ -69,8 +70,10 @@ def build(
     try:
         with _appearing_folder(target, overwrite) as folder:
             counts: Counter[str] = Counter()
-            items = _count_labels(_read_items(source), counts)
-            with AnnotationStore.fill(folder / _STORE_FILE_NAME, items) as store:
+            with show_progress("reading labels", unit="images", shown=progress) as bar:
+                items = _count_labels(_read_items(source), counts, bar.update)
+                filled = AnnotationStore.fill(folder / _STORE_FILE_NAME, items)
+            with filled as store:
                 splits = _check_store(source, store)
                 if strict:
                     _refuse_skips(store, splits)
@@ -125,7 +128,7 @@ def _read_items(source: Source) -> Iterator[tuple[str, Annotation | Skip]]:
 
 
 def _count_labels(
-    items: Iterator[tuple[str, Annotation | Skip]], counts: Counter[str]
+    items: Iterator[tuple[str, Annotation | Skip]], counts: Counter[str], on_images: Callable[[int], object]
 ) -> Iterator[tuple[str, Annotation | Skip]]:
     """Passes `items` on; adds to `counts` the labels of train, and with 0 all other names that occur."""
     for split, item in items:
@@ -136,6 +139,7 @@ def _count_labels(
                 counts[label] += 0
             for box in item.boxes:
                 counts[box.label] += 0
+        on_images(1)
         yield split, item
 
 
@@ -187,10 +191,8 @@ def _explain_few_labels(counts: Mapping[str, int], num_images: int) -> str:
 
 
 def _write_records(tasks: Sequence[ShardTask], write: ShardWriter, progress: bool) -> list[ShardResult]:
-    from tqdm import tqdm
-
     num_images = sum(len(task.annotations) for task in tasks)
-    with tqdm(total=num_images, unit=" images", disable=not progress, dynamic_ncols=True) as bar:
+    with show_progress("writing records", num_images, "images", shown=progress) as bar:
         return write(tasks, bar.update)
 
 

@@ -1,8 +1,8 @@
 """Says what a command is doing and how far it is, so that none is silent for more than three seconds.
 
-    with progress("features of train", total=3000, unit="images") as bar:
+    with show_progress("features of train", total=3000, unit="images") as bar:
         bar.update(32)
-    with progress("drawing the figures"):
+    with show_progress("drawing the figures"):
         ...
 
 On a terminal it is tqdm's bar, on stderr. In a pipe or a file it is plain lines, the first after a moment and
@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from tfrecords.quiet import open_stderr, silence_native_stderr
 
@@ -36,7 +36,7 @@ _ELAPSED = "{desc} ... {elapsed}"
 
 
 class Progress:
-    """Something that goes on, and is told of until `close`; made by `progress`."""
+    """Something that goes on, and is told of until `close`; made by `show_progress`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Progress:
         self._stream = open_stderr()
         self._bar = self._make_bar() if self._stream.isatty() else None
         self._ended = threading.Event()
-        self._outer: Progress | None = _Speakers.enter(self)
+        _Speakers.going_on.append(self)
         if at_once and self._bar is None:
             self._say(f"{words} ...")
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -103,7 +103,7 @@ class Progress:
             self._bar.close()
         elif self._has_spoken and self.unit and self.count != self._initial:
             self._say(f"{self.words}: {self._format_count()} in {_format_s(self._elapsed_s)}")
-        _Speakers.leave(self, self._outer)
+        _Speakers.going_on.remove(self)
         with contextlib.suppress(OSError, ValueError):
             self._stream.close()
 
@@ -136,10 +136,7 @@ class Progress:
         if self._bar is None:
             yield
             return
-        bars, speaker = [], self
-        while speaker is not None:
-            bars.append(speaker._bar)
-            speaker = speaker._outer
+        bars = [speaker._bar for speaker in _Speakers.going_on if speaker._bar is not None]
         with self._bar.get_lock():
             for bar in bars:
                 bar.clear(nolock=True)
@@ -151,7 +148,7 @@ class Progress:
         with contextlib.suppress(OSError, ValueError):  # the stream was closed: nobody reads
             while not self._ended.wait(FIRST_LINE_S):
                 now_s = time.monotonic()
-                if now_s < self._first_s or not _Speakers.is_turn_of(self):
+                if now_s < self._first_s or _Speakers.going_on[-1] is not self:
                     continue
                 is_due = now_s >= _Speakers.said_s + _pause_s(now_s - self._start_s)
                 if self._count_done is not None and is_due:
@@ -187,31 +184,14 @@ class Progress:
 
 
 class _Speakers:
-    """Who speaks on stderr, which a process has one of: the innermost of all that goes on."""
+    """All that goes on, the innermost last: a process has one stderr, and only that one speaks there."""
 
-    _lock = threading.Lock()
-    _innermost: Progress | None = None
+    going_on: ClassVar[list[Progress]] = []
     said_s = 0.0
-
-    @classmethod
-    def enter(cls, speaker: Progress) -> Progress | None:
-        with cls._lock:
-            outer, cls._innermost = cls._innermost, speaker
-        return outer
-
-    @classmethod
-    def leave(cls, speaker: Progress, outer: Progress | None) -> None:
-        with cls._lock:
-            if cls._innermost is speaker:
-                cls._innermost = outer
-
-    @classmethod
-    def is_turn_of(cls, speaker: Progress) -> bool:
-        return cls._innermost is speaker
 
 
 @contextlib.contextmanager
-def progress(
+def show_progress(
     words: str,
     total: float | None = None,
     unit: str = "",
@@ -242,17 +222,27 @@ def progress(
 
 
 @contextlib.contextmanager
-def loading_tensorflow() -> Iterator[None]:
-    """Announces an import of TensorFlow, which takes some seconds, and keeps its greetings off the screen.
+def loading(title: str, package: str) -> Iterator[None]:
+    """Announces an import that takes some seconds, and keeps what native code greets with off the screen.
+
+    Args:
+        title: what people call it.
+        package: its name in Python; where it was imported before, nothing is said.
+    """
+    if package in sys.modules:
+        yield
+        return
+    with show_progress(f"loading {title}", at_once=True), silence_native_stderr():
+        yield
+
+
+def loading_tensorflow() -> contextlib.AbstractContextManager[None]:
+    """Announces an import of TensorFlow, see `loading`.
 
     >>> with loading_tensorflow():
     ...     import tensorflow
     """
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    with progress("loading TensorFlow", at_once=True), silence_native_stderr():
-        yield
+    return loading("TensorFlow", "tensorflow")
 
 
 class Silent:

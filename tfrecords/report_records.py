@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfrecords.manifest import Manifest
+from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
 from tfrecords.schema import FIELDS
 from tfrecords.vocabulary import LabelVocabulary
@@ -58,8 +59,12 @@ class Contents:
     records: dict[str, Records]
 
 
-def read_contents(dataset_dir: str | Path) -> Contents:
+def read_contents(dataset_dir: str | Path, progress: bool = False) -> Contents:
     """The records of every split.
+
+    Args:
+        dataset_dir: folder of a built data set.
+        progress: show on stderr how far it is, and the time left.
 
     Raises:
         UserError: nothing is built there, or a shard is not as it was built.
@@ -67,14 +72,23 @@ def read_contents(dataset_dir: str | Path) -> Contents:
     manifest = Manifest.load(dataset_dir)
     vocabulary = manifest.load_vocabulary(dataset_dir)
     manifest.check_shards(dataset_dir)
-    records = {split: read_records(dataset_dir, manifest, vocabulary, split) for split in manifest.splits}
+    num_images = sum(split.num_images for split in manifest.splits.values())
+    with show_progress("reading records", num_images, "images", shown=progress) as bar:
+        records = {
+            split: read_records(dataset_dir, manifest, vocabulary, split, bar.update)
+            for split in manifest.splits
+        }
     return Contents(manifest, vocabulary, records)
 
 
 def read_records(
-    dataset_dir: str | Path, manifest: Manifest, vocabulary: LabelVocabulary, split: str
+    dataset_dir: str | Path,
+    manifest: Manifest,
+    vocabulary: LabelVocabulary,
+    split: str,
+    on_images: Callable[[int], object] = lambda num_images: None,
 ) -> Records:
-    """Truth and sizes of `split`, in one pass over its records."""
+    """Truth and sizes of `split`, in one pass over its records; calls back with numbers of images."""
     import numpy as np
 
     num_images = manifest.split(split).num_images
@@ -89,6 +103,7 @@ def read_records(
         num_bytes[rows], orientation[rows] = batch["image/encoded"], batch["image/orientation"]
         file_format[rows] = batch["image/format"].astype("S8")
         sha256[rows] = batch["image/key/sha256"].astype("S64")
+        on_images(rows.stop - rows.start)
     turned = orientation >= _FIRST_ORIENTATION_THAT_SWAPS
     upright = np.where(turned, height, width), np.where(turned, width, height)
     return Records(positive, unknown, *upright, num_bytes, orientation, file_format, sha256)

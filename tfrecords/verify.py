@@ -17,6 +17,7 @@ from tfrecords.framing import DamagedFile, read_records
 from tfrecords.images import ImageProblem, inspect_image
 from tfrecords.manifest import Holdout, Manifest, Shard, Split, is_held_out
 from tfrecords.pool import run_tasks
+from tfrecords.progress import show_progress
 from tfrecords.schema import decode, strip_image
 from tfrecords.vocabulary import LabelVocabulary
 
@@ -60,13 +61,11 @@ def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool =
 
     Args:
         workers: number of processes, one a core by default.
-        progress: show a bar on stderr.
+        progress: show on stderr how far it is, and the time left.
 
     Raises:
         UserError: nothing is built there, or its manifest or vocabulary is damaged.
     """
-    from tqdm import tqdm
-
     dataset_dir = Path(dataset_dir)
     manifest = Manifest.load(dataset_dir)
     vocabulary = manifest.load_vocabulary(dataset_dir)
@@ -76,7 +75,7 @@ def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool =
     }
     every = [task for shards in tasks.values() for task in shards]
     counts = [task.shard.num_records for task in every]
-    with tqdm(total=sum(counts), unit=" images", disable=not progress, dynamic_ncols=True) as bar:
+    with show_progress("reading records", sum(counts), "images", shown=progress) as bar:
         results = iter(run_tasks(_verify_shard, every, counts, workers, bar.update))
     found = {split: [next(results) for _ in shards] for split, shards in tasks.items()}
     problems = [problem for shards in found.values() for shard in shards for problem in shard.problems]

@@ -15,7 +15,7 @@ import tyro
 
 from cnnrnn_tf.commands.search_options import SearchOptions
 from cnnrnn_tf.commands.tagging import Report, find_images, tag_paths
-from tfrecords.progress import progress
+from tfrecords.progress import show_progress
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Client(SearchOptions):
         report = Report(self.json, given)
         for problem in problems:
             report.add_problem(*problem)
-        with progress("tagging", total=len(paths), unit="images") as bar:
+        with show_progress("tagging", total=len(paths), unit="images") as bar:
             report.print = bar.print
             for path, image in tag_paths(paths, lambda files: server.tag_each(files, given, options)):
                 report.add(path, image)

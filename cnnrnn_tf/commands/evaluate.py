@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from tfrecords.errors import UserError
-from tfrecords.progress import loading_tensorflow, progress
+from tfrecords.progress import loading_tensorflow, show_progress
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Evaluate:
         from cnnrnn_tf.training.evaluate import evaluate_run
         from cnnrnn_tf.training.runs import load_run
 
-        with progress(f"loading {self.run_dir}"):
+        with show_progress(f"loading {self.run_dir}"):
             run = load_run(self.run_dir)
         metrics = evaluate_run(run, self.split, self.protocol)
         file = run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"

@@ -11,7 +11,7 @@ import tyro
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 from tfrecords.places import find_obstacle
-from tfrecords.progress import loading_tensorflow, progress
+from tfrecords.progress import loading_tensorflow, show_progress
 
 _ON = tyro.conf.FlagCreatePairsOff
 
@@ -56,11 +56,11 @@ class Export:
             from cnnrnn_tf.serving.precision import BFLOAT16, describe_bfloat16
             from cnnrnn_tf.training.runs import load_facts, load_run
 
-        with progress(f"loading {self.run_dir}"):
+        with show_progress(f"loading {self.run_dir}"):
             run = load_run(self.run_dir)
         part = BACKBONE if self.backbone_only else DECODER if self.decoder_only else WHOLE
         folder = "export" if part == WHOLE else f"export-{part}"
-        with progress("exporting"):
+        with show_progress("exporting"):
             version = export(
                 run.model,
                 run.vocabulary,

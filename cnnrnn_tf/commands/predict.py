@@ -26,7 +26,7 @@ from cnnrnn_tf.commands.tagging import (
 )
 from tfrecords.errors import UserError
 from tfrecords.places import find_obstacle
-from tfrecords.progress import progress
+from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Predict:
         calibration = tagger.calibration
         report.word = "marginal" if calibration is None else "probability"
         report.facts = {"calibrated": calibration is not None}
-        with progress("tagging", total=len(paths), unit="images") as bar:
+        with show_progress("tagging", total=len(paths), unit="images") as bar:
             report.print = bar.print
             for path, image in tag_paths(paths, lambda files: _tag(tagger, files, given, self.batch_size)):
                 report.add(path, image)

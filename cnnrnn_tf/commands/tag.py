@@ -30,7 +30,7 @@ from cnnrnn_tf.serving.image_walk import walk_images
 from cnnrnn_tf.serving.tag_output import check_output
 from cnnrnn_tf.serving.tagged_image import fill_options
 from tfrecords.errors import UserError
-from tfrecords.progress import Progress, loading_tensorflow, progress
+from tfrecords.progress import Progress, loading, loading_tensorflow, show_progress
 from tfrecords.quiet import silence_native_stderr
 
 _RUN_FILES = ("config.json", "vocabulary.json", "calibration.json", "checkpoints/best.keras")
@@ -118,14 +118,14 @@ class Tag(SearchOptions):
         from tfrecords.urls import import_beam
 
         read_given(self.given, check_model(self.model))
-        with progress("loading Apache Beam", at_once=True):
+        with loading("Apache Beam", "apache_beam"):
             import_beam()
         with loading_tensorflow():
             from cnnrnn_tf.serving.export import load_export
             from cnnrnn_tf.serving.tag_beam import tag_by_beam
             from cnnrnn_tf.serving.tag_files import with_options
 
-        with progress(f"loading {self.model}"):
+        with show_progress(f"loading {self.model}"):
             export = load_export(self.model)
         with_options(export, self.search_options)  # or every worker would find that they are out of bounds
         given = read_given(self.given, export.vocabulary, export.max_length)
@@ -194,6 +194,6 @@ def _show_progress(folder: str) -> Iterator[Progress]:
         with contextlib.suppress(OSError):
             bar.set_total(sum(1 for _ in walk_images(folder, IMAGE_SUFFIXES)))
 
-    with progress("tagging", unit="images") as bar, silence_native_stderr():
+    with show_progress("tagging", unit="images") as bar, silence_native_stderr():
         threading.Thread(target=count, daemon=True).start()
         yield bar

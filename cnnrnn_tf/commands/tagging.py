@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
-from tfrecords.progress import loading_tensorflow, progress
+from tfrecords.progress import loading_tensorflow, show_progress
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 
@@ -106,7 +106,7 @@ def load_tagger(path: Path):
     with loading_tensorflow():
         from cnnrnn_tf.serving.export import load_export
 
-    with progress(f"loading {path}"):
+    with show_progress(f"loading {path}"):
         export = load_export(path)
     return export, export.vocabulary
 
@@ -185,7 +185,7 @@ def _load_run_tagger(path: Path):
         from cnnrnn_tf.serving.signatures import Tagger
         from cnnrnn_tf.training.runs import load_run
 
-    with progress(f"loading {path}"):
+    with show_progress(f"loading {path}"):
         run = load_run(path)
         return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrecords.manifest import Shard
+from tfrecords.progress import show_progress
 
 _LOGGER = logging.getLogger(__name__)
 _FORMAT = 2  # 1 had one file a split
@@ -118,8 +119,8 @@ def locked(folder, doing="computing these features"):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOGGER.warning("%s: another process is %s; waiting for it", folder, doing)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with show_progress(f"waiting for another process, which is {doing} in {folder}", at_once=True):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)  # which unlocks it, as the end of a killed process does

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cnnrnn_tf.data.feature_files import FeatureFile, locked
 from cnnrnn_tf.data.images import NUM_HYPOTHESES
@@ -21,6 +20,7 @@ from cnnrnn_tf.data.records import shard_batches
 from cnnrnn_tf.data.splits import select_records
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, is_held_out
+from tfrecords.progress import show_progress
 
 FOLDER_NAME = "features"
 
@@ -51,7 +51,7 @@ def load_or_extract(
         batch_size: the most squares that `extract` gets at once, 6 or more with `hypotheses`.
         hypotheses: compute the features of six squares of each image, the whole of it and five parts:
             `cnnrnn_tf.data.images.cut_hypotheses`.
-        progress: show a bar on stderr, with images per second and the time left.
+        progress: show on stderr how far it is, and the time left.
 
     Returns:
         <float32>[images, F], or <float32>[images, 6, F] with `hypotheses`: an array; or a read-only memory
@@ -105,7 +105,7 @@ def _complete(files, dataset_dir, extract, batch_size, progress):
         with locked(folder):
             missing = [file for file in files if not file.is_whole(warn=True)]
             if missing:  # else another process has made them in the meantime
-                with _show_progress(files, missing, progress) as bar:
+                with _show(files, missing, progress) as bar:
                     _extract(missing, dataset_dir, extract, batch_size, bar)
     except OSError as error:
         raise UserError(
@@ -116,17 +116,11 @@ def _complete(files, dataset_dir, extract, batch_size, progress):
         raise UserError(f"{folder} changed while it was written: is a data set built there? Try again")
 
 
-def _show_progress(files, missing, progress):
+def _show(files, missing, shown):
     """A bar over all images of `files` that begins behind those whose features are kept."""
     total, num_missing = (sum(file.shard.num_records for file in each) for each in (files, missing))
     split = files[0].shard.file.rsplit("-", 3)[0]
-    return tqdm(
-        total=total,
-        initial=total - num_missing,
-        desc=f"features of {split}",
-        unit=" images",
-        disable=not progress,
-    )
+    return show_progress(f"features of {split}", total, "images", initial=total - num_missing, shown=shown)
 
 
 def _extract(files, dataset_dir, extract, batch_size, bar):
