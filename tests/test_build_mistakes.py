@@ -139,7 +139,13 @@ def test_a_split_whose_images_are_all_gone_is_told_with_an_example(tmp_path):
         match=r"no image of the split train is left: all 2 were skipped, 2 as missing_image, "
         r"such as .*[ab]\.jpg; of a table, check --images",
     ):
-        build(TableSource(tmp_path / "labels.csv"), "mine", tmp_path / "data", progress=False)
+        build(
+            TableSource(tmp_path / "labels.csv"),
+            "mine",
+            tmp_path / "data",
+            allow_missing=True,
+            progress=False,
+        )
     assert list((tmp_path / "data").iterdir()) == []
 
 

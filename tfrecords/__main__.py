@@ -97,18 +97,20 @@ def _build(options: BuildOptions) -> None:
     check_target(options.name, options.data_dir, options.overwrite)
     rules = ImageRules(options.max_side, options.quality, options.decode)
     write = _make_writer(options)
+    source = options.make_source()
     manifest = build(
-        options.make_source(),
+        source,
         options.name,
         options.data_dir,
         workers=options.workers,
         overwrite=options.overwrite,
         strict=options.strict,
+        allow_missing=options.allow_missing,
         rules=rules,
         write=write,
         tell=print,
     )
-    _print_summary(manifest, options.data_dir)
+    _print_summary(manifest, options.data_dir, source.notes())
 
 
 def _make_writer(options: BuildOptions) -> ShardWriter | None:
@@ -125,10 +127,12 @@ def _make_writer(options: BuildOptions) -> ShardWriter | None:
     return BeamWriter(options.runner, options.beam_options, options.staging, options.workers)
 
 
-def _print_summary(manifest: Manifest, data_dir: Path) -> None:
+def _print_summary(manifest: Manifest, data_dir: Path, notes: list[str]) -> None:
     options = [] if data_dir == Path("data") else ["--data-dir", data_dir]
     print(f"built {data_dir / manifest.name}")
     print(manifest.summary())
+    for note in (*notes, *manifest.remarks()):
+        print(f"note: {note}")
     print(f"next: {format_command('python', '-m', 'tfrecords', 'report', manifest.name, *options)}")
 
 

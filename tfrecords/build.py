@@ -20,6 +20,7 @@ from tfrecords.images import ORIGINALS, ImageRules
 from tfrecords.label_notes import note_labels
 from tfrecords.manifest import FILE_NAME as MANIFEST_FILE_NAME
 from tfrecords.manifest import SPLITS, Holdout, Manifest, Split
+from tfrecords.missing import refuse_missing_files, refuse_missing_images
 from tfrecords.progress import show_progress
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
@@ -40,6 +41,7 @@ def build(
     workers: int | None = None,
     overwrite: bool = False,
     strict: bool = False,
+    allow_missing: bool = False,
     rules: ImageRules = ORIGINALS,
     write: ShardWriter | None = None,
     progress: bool = True,
@@ -56,6 +58,7 @@ def build(
         workers: number of processes, one a core by default; the result is the same for any number.
         overwrite: replace a data set of that name.
         strict: refuse the data set if any image has to be skipped; what the user asked to leave out may be.
+        allow_missing: build though more than a tenth of a split's images are missing (`missing.LIMIT`).
         rules: how images become what records hold: byte for byte by default.
         write: what runs the tasks in place of `workers` processes: `tfrecords.beam.BeamWriter`, say.
         progress: show on stderr how far it is, and the time left.
@@ -63,7 +66,7 @@ def build(
 
     Raises:
         UserError: the data set exists, the source is at odds with itself, fewer than two labels or an empty
-            split came out, the disk refuses, or `strict` and an image was skipped.
+            split came out, the disk refuses, many images are missing, or `strict` and an image was skipped.
     """
     target = check_target(name, data_dir, overwrite)
     write = write or partial(write_shards, workers)
@@ -77,6 +80,8 @@ def build(
                 splits = _check_store(source, store)
                 if strict:
                     _refuse_skips(store, splits)
+                if not allow_missing:
+                    refuse_missing_files(source, store, splits)
                 vocabulary = _make_vocabulary(source, store, counts, splits)
                 for line in (
                     *note_labels(store, vocabulary, splits),
@@ -93,6 +98,8 @@ def build(
                     store.add_skips(result.split, result.skips)
                 if strict:
                     _refuse_skips(store, splits)
+                if not allow_missing:
+                    refuse_missing_images(source, store, _count_written(results, splits))
                 manifest = _make_manifest(source, name, vocabulary, rules, results, store, splits)
                 _save_skips(folder / SKIPPED_FILE_NAME, store, splits)
             vocabulary.save(folder / vocabularies.FILE_NAME)
@@ -194,6 +201,14 @@ def _write_records(tasks: Sequence[ShardTask], write: ShardWriter, progress: boo
     num_images = sum(len(task.annotations) for task in tasks)
     with show_progress("writing records", num_images, "images", shown=progress) as bar:
         return write(tasks, bar.update)
+
+
+def _count_written(results: Sequence[ShardResult], splits: Sequence[str]) -> dict[str, int]:
+    """The records of each split."""
+    return {
+        split: sum(result.shard.num_records for result in results if result.split == split)
+        for split in splits
+    }
 
 
 def _make_manifest(

@@ -28,6 +28,8 @@ class BuildOptions:
     """Replace a data set of that name."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Refuse the data set if any image has to be skipped."""
+    allow_missing: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Build though more than a tenth of a split's images are missing; tables of results then say so."""
     max_side: int | None = None
     """Shrink images whose longer side has more px, to JPEGs; by default every image is kept byte for byte."""
     quality: int | None = None

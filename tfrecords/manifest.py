@@ -21,6 +21,8 @@ FILE_NAME = "manifest.json"
 FORMAT_VERSION = 2
 HOLDOUT_FRACTION = 0.1
 SPLITS = ("train", "validation", "test")
+MISSING = "missing_image"
+"""The reason of a skip whose image's file is not there."""
 
 
 def is_held_out(image_id: str, fraction: float = HOLDOUT_FRACTION) -> bool:
@@ -61,6 +63,11 @@ class Split:
     max_labels_per_image: int
     shards: tuple[Shard, ...]
     skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def num_missing(self) -> int:
+        """Images whose files were not there when the data set was built."""
+        return self.skipped.get(MISSING, 0)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,16 @@ class Manifest:
                 f"expected {' or '.join(self.splits)}"
             )
         return self.splits[name]
+
+    def remarks(self) -> list[str]:
+        """What belongs under every table of results on this data set: the images that it lacks."""
+        shares = [
+            f"{split.num_missing:,} of {split.num_missing + split.num_images:,} {name} images "
+            f"({format_share(split.num_missing, split.num_missing + split.num_images)})"
+            for name, split in self.splits.items()
+            if split.num_missing
+        ]
+        return [f"Missing when the data set was built: {', '.join(shares)}."] if shares else []
 
     def shard_paths(self, dataset_dir: str | Path, split: str) -> list[str]:
         """The shard files of `split`, in their order."""
@@ -206,6 +223,18 @@ class Manifest:
 def list_built(data_dir: Path) -> list[str]:
     """The names of the data sets that are built in a folder, sorted."""
     return sorted(path.parent.name for path in data_dir.glob(f"[!.]*/{FILE_NAME}"))
+
+
+def format_share(part: int, whole: int) -> str:
+    """A share in percent that is never rounded to none or to all.
+
+    >>> format_share(1, 8), format_share(1, 50000), format_share(99999, 100000), format_share(3, 3)
+    ('12.5 %', '0.002 %', '99.999 %', '100 %')
+    """
+    share, digits = 100 * part / whole, 1
+    while 0 < part < whole and digits < 9 and round(share, digits) in (0, 100):
+        digits += 1
+    return "100 %" if part == whole else f"{share:.{digits}f} %"
 
 
 def _count_records(path: Path) -> int | None:

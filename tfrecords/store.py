@@ -101,6 +101,11 @@ class AnnotationStore:
         rows = self._connection.execute(query, (split, first, count))
         return (Annotation(*pickle.loads(values)) for (values,) in rows)
 
+    def annotations_as_read(self, split: str) -> Iterator[Annotation]:
+        """The annotations of `split` in the order of their source."""
+        query = "SELECT annotation FROM images WHERE split = ? ORDER BY rowid"
+        return (Annotation(*pickle.loads(values)) for (values,) in self._connection.execute(query, (split,)))
+
     def count_skips(self, split: str, faults_only: bool = False) -> dict[str, int]:
         """Reason -> how many images of `split` were left out for it; of `faults_only`, not by choice."""
         query = "SELECT reason, COUNT(*) FROM skips WHERE split = ? AND by_choice <= ? GROUP BY 1 ORDER BY 1"

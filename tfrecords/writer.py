@@ -18,7 +18,7 @@ from pathlib import Path
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.framing import DamagedFile, frame_record, read_records
 from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage, prepare_image
-from tfrecords.manifest import FORMAT_VERSION, Shard, is_held_out
+from tfrecords.manifest import FORMAT_VERSION, MISSING, Shard, is_held_out
 from tfrecords.pool import run_tasks
 from tfrecords.schema import FIELDS, decode, encode_parts, strip_image
 from tfrecords.sources.base import Source
@@ -29,7 +29,7 @@ from tfrecords.vocabulary import LabelVocabulary
 IMAGES_PER_SHARD = 500
 MAX_SHARDS = 1024
 RESULT_SUFFIX = ".result.json"
-_UNREADABLE, _MISSING = "unreadable_image", "missing_image"
+_UNREADABLE = "unreadable_image"
 _BUFFER_BYTES = 1 << 20
 
 
@@ -211,7 +211,7 @@ def is_final(result: ShardResult) -> bool:
     one that was missing at a URL may be there without one, for URLs have no stamps.
     """
     return result.shard.num_records > 0 and not any(
-        skip.reason == _UNREADABLE or (skip.reason == _MISSING and is_url(skip.detail))
+        skip.reason == _UNREADABLE or (skip.reason == MISSING and is_url(skip.detail))
         for skip in result.skips
     )
 
@@ -331,7 +331,7 @@ def _read_bytes(source: Source, annotation: Annotation) -> bytes:
     try:
         return source.read_image(annotation)
     except FileNotFoundError as error:
-        raise ImageProblem(_MISSING, str(error.filename or annotation.image_path)) from None
+        raise ImageProblem(MISSING, str(error.filename or annotation.image_path)) from None
     except ValueError as error:  # a NUL in the path
         raise ImageProblem("invalid_image_path", f"{annotation.image_path!r}: {error}") from None
     except OSError as error:  # no permission, a folder, a loop of links

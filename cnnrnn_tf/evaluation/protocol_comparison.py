@@ -44,6 +44,7 @@ def measure(
     protocol: str | None = None,
     references: Sequence[Mapping[str, Any]] = (),
     holdout_is_reported: bool = False,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The measures of predictions, by one protocol or by all.
 
@@ -53,6 +54,7 @@ def measure(
         protocol: a protocol's name, or "all"; None takes the data set's own.
         references: scores known from elsewhere, to print beside.
         holdout_is_reported: whether `test` has the hold-out's images; always so if that is its split's name.
+        remarks: what stands under every table on this data set: `Manifest.remarks`.
 
     Returns:
         What `evaluate_predictions` returns; for "all", `split`, `holdout_is_reported`, `protocols` (those by
@@ -82,6 +84,7 @@ def measure(
             references,
             rankings,
             holdout_is_reported,
+            remarks,
         )
         for name, protocols in chosen.items()
         if name not in empty

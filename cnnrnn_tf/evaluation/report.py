@@ -90,6 +90,7 @@ def evaluate_predictions(
     references: Sequence[Mapping[str, Any]] = (),
     rankings: MutableMapping[Any, dict[str, Any]] | None = None,
     holdout_is_reported: bool = False,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures all label lists that one set of predictions gives.
 
@@ -122,11 +123,12 @@ def evaluate_predictions(
         rankings: keeps the measures of the ranking from one call to the next, which take most of the time;
             pass one dictionary to calls that differ in their protocols alone.
         holdout_is_reported: whether `holdout` is None because its images are in `test`, to say so.
+        remarks: what stands under every table on this data set: `Manifest.remarks`.
 
     Returns:
         A dictionary ready for JSON: `split`, `protocols`, `images` (how many count) and other counts, `rows`
         (see `find_row`), `ranking` (measures of the ranking behind all rows), `conventions` (`marks`, the
-        rows and columns concerned, and `words`) and `references`. Fractions are 0 to 1; None where a measure
+        rows and columns concerned, and `words`), `remarks` and `references`. Fractions are 0 to 1; None where a measure
         is undefined.
 
     Raises:
@@ -162,6 +164,7 @@ def evaluate_predictions(
         "holdout_is_reported": holdout_is_reported,
         "rows": [_measure_list(entry, counted, main) for entry in _make_lists(counted, holdout, protocols)],
         "ranking": _recall_ranking({} if rankings is None else rankings, counted, protocols),
+        "remarks": list(remarks),
         "references": [{key: _plain(value) for key, value in row.items()} for row in references],
     }
     if counted.has_paths:

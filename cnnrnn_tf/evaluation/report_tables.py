@@ -50,6 +50,7 @@ def render(metrics: Mapping[str, Any]) -> RenderableType:
         *_tabulate_lists(metrics),
         _tabulate_places(metrics["ranking"]),
         *([describe_calibration(metrics)] if "calibration" in metrics else []),
+        *map(Text, metrics.get("remarks", ())),
         _list_notes(metrics["conventions"]),
     ]
     return Group(

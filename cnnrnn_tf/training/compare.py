@@ -138,7 +138,8 @@ class Comparer:
 
     def _explain(self, refusals: Mapping[str, str], protocols: Sequence[Protocol]) -> list[str]:
         """What a reader of the tables has to know of the methods."""
-        notes = [f"{name} is left out: {words}" for name, words in refusals.items()]
+        notes = self._manifest.remarks()
+        notes += [f"{name} is left out: {words}" for name, words in refusals.items()]
         if not self._is_frozen:
             notes.append(
                 "The CNN is trained: CNN-RNN and No-RNN train their own; the baselines read one of the same "

@@ -142,7 +142,9 @@ def _evaluate(
         for each in splits
     ]
     references = manifest.reference_rows if split == "test" else ()
-    return measure(files[0], None if is_reported else files[1], name, references, is_reported), files
+    holdout_file = None if is_reported else files[1]
+    remarks = manifest.remarks()
+    return measure(files[0], holdout_file, name, references, is_reported, remarks), files
 
 
 def _holds_holdout(manifest: Manifest, split: str) -> bool:
