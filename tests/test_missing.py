@@ -62,7 +62,8 @@ def test_the_line_counts_names_the_first_path_and_what_is_there(tmp_path, capsys
     (line,) = capsys.readouterr().err.strip().splitlines()
     photos = tmp_path / "photos"
     assert line.startswith(
-        f"error: 4 of the 30 train images are missing (13.3 %), the first {photos}/00.jpg: {photos} has no 00.jpg; "
+        f"error: 4 of the 30 train images are missing (13.3 %), the first {photos}/00.jpg: {photos} has no "
+        "00.jpg; "
     )
     assert "--allow-missing builds from the others" in line
     assert not (tmp_path / "data" / "labels").exists()
@@ -109,7 +110,7 @@ def test_nothing_is_read_before_the_files_are_looked_for(tmp_path):
             raise AssertionError("an image was read")
 
     items = [Annotation(f"{i}.jpg", str(tmp_path / f"{i}.jpg"), ("sea", "sky")) for i in range(20)]
-    with pytest.raises(UserError, match="20 of the 20 train images are missing .100 %., the first .*/0.jpg"):
+    with pytest.raises(UserError, match=r"20 of the 20 train images are missing .100 %., the first .*/0.jpg"):
         build(Unread({"train": items}), "mine", tmp_path / "data", workers=1, progress=False)
 
 

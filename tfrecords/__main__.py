@@ -97,9 +97,8 @@ def _build(options: BuildOptions) -> None:
     check_target(options.name, options.data_dir, options.overwrite)
     rules = ImageRules(options.max_side, options.quality, options.decode)
     write = _make_writer(options)
-    source = options.make_source()
     manifest = build(
-        source,
+        options.make_source(),
         options.name,
         options.data_dir,
         workers=options.workers,
@@ -110,7 +109,7 @@ def _build(options: BuildOptions) -> None:
         write=write,
         tell=print,
     )
-    _print_summary(manifest, options.data_dir, source.notes())
+    _print_summary(manifest, options.data_dir)
 
 
 def _make_writer(options: BuildOptions) -> ShardWriter | None:
@@ -127,11 +126,11 @@ def _make_writer(options: BuildOptions) -> ShardWriter | None:
     return BeamWriter(options.runner, options.beam_options, options.staging, options.workers)
 
 
-def _print_summary(manifest: Manifest, data_dir: Path, notes: list[str]) -> None:
+def _print_summary(manifest: Manifest, data_dir: Path) -> None:
     options = [] if data_dir == Path("data") else ["--data-dir", data_dir]
     print(f"built {data_dir / manifest.name}")
     print(manifest.summary())
-    for note in (*notes, *manifest.remarks()):
+    for note in manifest.remarks():
         print(f"note: {note}")
     print(f"next: {format_command('python', '-m', 'tfrecords', 'report', manifest.name, *options)}")
 

@@ -1,4 +1,4 @@
-"""Stops a build that would lose much of its images: the paths are then more likely wrong than the files gone."""
+"""Stops a build that would lose much of its images: its paths are then more likely wrong."""
 
 from __future__ import annotations
 
@@ -74,10 +74,11 @@ def _is_missing(source: Source, annotation: Annotation) -> bool:
 
 def _explain(source: Source, split: str, missing: int, total: int, first: Skip) -> str:
     hint = source.explain_skip(first).removeprefix("; ") or "; ".join(_describe_place(first.detail))
+    where = first.detail or first.image_id
     return (
-        f"{missing:,} of the {total:,} {split} images are missing ({format_share(missing, total)}), the first "
-        f"{first.detail or first.image_id}{': ' if hint else ''}{hint}; where they are meant to be missing, "
-        "--allow-missing builds from the others, and every table of results says how many are not in it"
+        f"{missing:,} of the {total:,} {split} images are missing ({format_share(missing, total)}), the "
+        f"first {where}{': ' if hint else ''}{hint}; where they are meant to be missing, --allow-missing "
+        "builds from the others, and every table of results says how many are not in it"
     )
 
 

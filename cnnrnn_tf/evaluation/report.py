@@ -128,8 +128,8 @@ def evaluate_predictions(
     Returns:
         A dictionary ready for JSON: `split`, `protocols`, `images` (how many count) and other counts, `rows`
         (see `find_row`), `ranking` (measures of the ranking behind all rows), `conventions` (`marks`, the
-        rows and columns concerned, and `words`), `remarks` and `references`. Fractions are 0 to 1; None where a measure
-        is undefined.
+        rows and columns concerned, and `words`), `remarks` and `references`. Fractions are 0 to 1; None
+        where a measure is undefined.
 
     Raises:
         UserError: no image counts, the protocols contradict each other, or the tables do not fit.
