@@ -1,281 +1,183 @@
-"""What an image file tells, why it cannot become a record, and what becomes of one that is encoded anew."""
+"""Images of a table by a pattern, in several folders or archives; and what is said of one that is missing."""
 
-import io
-import zlib
+import unicodedata
+import zipfile
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
+from tfrecords.__main__ import main
 from tfrecords.errors import UserError
-from tfrecords.images import ImageFacts, ImageProblem, ImageRules, inspect_image, prepare_image
-from tfrecords.jpeg import read_jpeg_header
+from tfrecords.sources.image_files import ImageFolder
+from tfrecords.sources.nearest_image import explain_missing
+from tfrecords.sources.table import TableSource
+
+NFC, NFD = unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")
 
 
-def make_picture(mode="RGB", size=(64, 48)):
-    ramp = np.linspace(0, 255, size[0] * size[1] * 3).reshape(size[1], size[0], 3)
-    return Image.fromarray(ramp.astype(np.uint8)).convert(mode)
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Makes files, of which only the names count, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(name.encode())
+
+    return make
 
 
-def encode_picture(format="JPEG", mode="RGB", **options):
-    file = io.BytesIO()
-    make_picture(mode).save(file, format, **options)
-    return file.getvalue()
+def find(lines, header="image,labels", **options):
+    """The ids and paths that a table of these rows has."""
+    with open("t.csv", "w", encoding="utf-8") as file:
+        file.write(header + "\n" + "".join(f"{row}\n" for row in lines))
+    source = TableSource("t.csv", **options)
+    return [(item.image_id, item.image_path) for _, item in source.items()]
+
+
+def paths(lines, header="image,labels", **options):
+    return [path for _, path in find(lines, header, **options)]
 
 
 @pytest.mark.parametrize(
-    ("format", "mode"),
+    ("files", "image", "pattern", "expected"),
     [
-        ("JPEG", "RGB"),
-        ("JPEG", "CMYK"),
-        ("JPEG", "L"),
-        ("PNG", "RGBA"),
-        ("PNG", "P"),
-        ("PNG", "1"),
-        ("GIF", "P"),
-        ("BMP", "RGB"),
-        ("WEBP", "RGB"),
+        (["im/a.jpg"], "a", "{image}.jpg", ["im/a.jpg"]),
+        (["im/a.JPG"], "a.jpg", "{stem}.JPG", ["im/a.JPG"]),
+        (["im/x/a.b.png"], "x/a.b.jpg", "{stem}.png", ["im/x/a.b.png"]),
+        (["im/a.jpg"], "/home/me/photos/a.jpg", "{name}", ["im/a.jpg"]),
+        (["im/a.jpg"], "C:\\me\\a.jpg", "{name}", ["im/a.jpg"]),
+        (["im/1/images/a.jpg", "im/2/images/b.jpg"], "b.jpg", "*/images/{image}", ["im/2/images/b.jpg"]),
+        (["im/1/2/3/a.jpg"], "a.jpg", "**/{image}", ["im/1/2/3/a.jpg"]),
+        (["im/a.jpg"], "a.jpg", "**/{image}", ["im/a.jpg"]),
+        (["im/p/1/a.jpg"], "a", "**/1/{image}.jpg", ["im/p/1/a.jpg"]),
+        (["im/a_1.jpg", "im/a_2.jpg", "im/ab_1.jpg"], "a", "{image}_*.jpg", ["im/a_1.jpg", "im/a_2.jpg"]),
+        (["im/a/1.jpg", "im/a/2.jpg", "im/b/1.jpg"], "a", "{image}/*", ["im/a/1.jpg", "im/a/2.jpg"]),
+        (["im/a.png", "im/b.jpg"], "a", "{image}.[jp][pn]*g", ["im/a.png"]),
+        (["im/left a.jpg", "im/left b.jpg"], "b", "*{image}.jpg", ["im/left b.jpg"]),
+        (["im/1/a[1]*.jpg", "im/1/a1x.jpg"], "a[1]*", "?/{image}.jpg", ["im/1/a[1]*.jpg"]),
+        (["im/a.jpg"], "b.jpg", "*/{image}", ["im/*/b.jpg"]),  # missing is found when it is read
     ],
 )
-def test_the_format_and_size_come_from_the_content_and_tensorflow_agrees(format, mode):
-    data = encode_picture(format, mode)
-    assert inspect_image(data) == ImageFacts(format.lower(), height=48, width=64, orientation=1)
-    assert tf.io.decode_image(data, channels=3, expand_animations=False).shape == (48, 64, 3)
+def test_a_pattern_finds_the_files(here, files, image, pattern, expected):
+    here(*files)
+    assert paths([f"{image},sea"], images="im", image_pattern=pattern) == expected
 
 
-def test_the_jpeg_of_a_phone_with_further_pictures_is_a_jpeg():
-    data = encode_picture("MPO", save_all=True, append_images=[make_picture()])
-    assert inspect_image(data).format == "jpeg"
-
-
-@pytest.mark.parametrize(
-    ("stored", "read"), [(None, 1), *((tag, tag) for tag in range(1, 9)), (0, 1), (9, 1), (65535, 1)]
-)
-def test_the_orientation_is_the_exif_tag_or_upright(stored, read):
-    exif = Image.Exif()
-    if stored is not None:
-        exif[0x0112] = stored
-    facts = inspect_image(encode_picture(exif=exif.tobytes()))
-    assert facts == ImageFacts("jpeg", height=48, width=64, orientation=read)
-
-
-def test_only_jpegs_have_an_orientation():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert inspect_image(encode_picture("PNG", exif=exif.tobytes())).orientation == 1
-
-
-def test_a_broken_exif_block_does_not_spoil_an_image():
-    assert inspect_image(encode_picture(exif=b"Exif\0\0MM\0*\0\0\xff\xff")).orientation == 1
-
-
-def make_bomb():
-    """A PNG of a few bytes whose header claims 50,000 x 50,000 px."""
-    data = bytearray(encode_picture("PNG"))
-    data[16:24] = (50_000).to_bytes(4, "big") * 2
-    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    return bytes(data)
+def test_a_pattern_may_name_any_column(here):
+    here("im/p1/x_front.png")
+    rows = ["x,p1,front,sea"]
+    options = {"images": "im", "image_pattern": "{patient}/{image}_{view}.png", "ignore_columns": ["patient"]}
+    assert find(rows, "image,patient,view,labels", **options) == [("p1/x_front.png", "im/p1/x_front.png")]
+    options = {"image_pattern": "{patient}/{image}.png", "rows": "label"}
+    assert paths(["x,p1,sea", "x,p1,sky"], "image,patient,labels", **options) == ["./p1/x.png"]
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("pattern", "message"),
     [
-        pytest.param(b"", "empty_file", id="empty file"),
-        pytest.param(b"I am a text that someone called photo.jpg\n", "not_an_image", id="text as JPEG"),
-        pytest.param(b"\0" * 5000, "not_an_image", id="zeros"),
-        pytest.param(encode_picture()[:-2], "truncated_image", id="JPEG without its last bytes"),
-        pytest.param(encode_picture()[:700], "truncated_image", id="JPEG cut in two"),
-        pytest.param(encode_picture()[:100], "truncated_image", id="JPEG cut in its header"),
-        pytest.param(encode_picture("PNG")[:-10], "truncated_image", id="PNG without its end"),
-        pytest.param(encode_picture("PNG")[:200], "truncated_image", id="PNG cut in two"),
-        pytest.param(encode_picture("GIF")[:400], "truncated_image", id="GIF cut in two"),
-        pytest.param(encode_picture("WEBP")[:-10], "truncated_image", id="WebP without its end"),
-        pytest.param(encode_picture("BMP")[:-10], "truncated_image", id="BMP without its end"),
-        pytest.param(encode_picture("TIFF"), "unsupported_format", id="TIFF"),
-        pytest.param(encode_picture("BMP", "1"), "unsupported_format", id="BMP of one bit"),
-        pytest.param(encode_picture("BMP", "P"), "unsupported_format", id="BMP with a palette"),
-        pytest.param(make_bomb(), "too_large", id="bomb of 50,000 x 50,000"),
+        ("*.jpg", r"--image-pattern \*.jpg: says no \{image\}: expected such as '\{image\}.jpg'"),
+        ("{imag}.jpg", r"t.csv line 2: --image-pattern .*: \{imag\} is no column \(did you mean 'image'\?\)"),
+        (
+            "**/{image}",
+            r"t.csv line 2: 'a.jpg' is in im/1/a.jpg and in im/2/a.jpg: leave one of",
+        ),
     ],
 )
-@pytest.mark.parametrize("decode", [True, False])
-def test_a_useless_image_is_named_by_its_reason(data, reason, decode):
-    with pytest.raises(ImageProblem) as raised:
-        inspect_image(data, decode=decode)
-    assert raised.value.reason == reason
-    assert "0x" not in raised.value.detail  # no address of this run
-
-
-def test_the_size_limit_counts_pixels_by_the_header():
-    data = encode_picture()
-    assert inspect_image(data, max_pixels=64 * 48).width == 64
-    with pytest.raises(ImageProblem, match="64 x 48 px: expected at most 3,071 pixels"):
-        inspect_image(data, max_pixels=64 * 48 - 1)
-
-
-# ---- without decoding
-
-
-def with_orientation(tag):
-    exif = Image.Exif()
-    exif[0x0112] = tag
-    return exif.tobytes()
-
-
-JPEGS = {
-    "RGB": encode_picture(),
-    "grey": encode_picture(mode="L"),
-    "CMYK": encode_picture(mode="CMYK"),
-    "progressive": encode_picture(progressive=True),
-    "optimised": encode_picture(optimize=True, quality=30),
-    "restarts": encode_picture(restart_marker_blocks=2),
-    "comment": encode_picture(comment=b"a comment \xff\xd9 with a mark in it"),
-    "profile": encode_picture(icc_profile=b"x" * 70_000),  # in two segments
-    "phone": encode_picture("MPO", save_all=True, append_images=[make_picture()]),
-    **{f"EXIF {tag}": encode_picture(exif=with_orientation(tag)) for tag in range(1, 9)},
-    "broken EXIF": encode_picture(exif=b"Exif\0\0MM\0*\0\0\xff\xff"),
-    "bytes behind its end": encode_picture() + b"\0" * 100,
-    "orientation in XMP alone": encode_picture(
-        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF>'
-    ),
-    "padding before a marker": encode_picture()[:2] + b"\xff\xff" + encode_picture()[2:],
-}
-
-
-@pytest.mark.parametrize("name", JPEGS)
-def test_a_jpeg_tells_the_same_whether_it_is_decoded_or_not(name):
-    assert inspect_image(JPEGS[name], decode=False) == inspect_image(JPEGS[name])
-
-
-def test_plain_jpegs_alone_are_read_without_pillow():
-    plain = {name for name, data in JPEGS.items() if read_jpeg_header(data) is not None}
-    assert set(JPEGS) - plain == {"CMYK", "padding before a marker"}
-
-
-@pytest.mark.parametrize("size", range(2, len(JPEGS["EXIF 6"]), 7))
-def test_a_jpeg_that_is_cut_anywhere_is_found_without_decoding(size):
-    """Even where what is left ends as a JPEG does."""
-    for data in (JPEGS["EXIF 6"][:size], JPEGS["EXIF 6"][:size] + b"\xff\xd9"):
-        header = read_jpeg_header(data)
-        assert header is None or header[:2] == (48, 64)
-    with pytest.raises(ImageProblem):
-        inspect_image(JPEGS["EXIF 6"][:size], decode=False)
-
-
-def test_damaged_pixels_are_found_by_decoding_alone():
-    data = bytearray(encode_picture("PNG"))
-    data[len(data) // 2] ^= 0xFF
-    for decode in (True, False):
-        with pytest.raises(ImageProblem, match="truncated_image"):
-            inspect_image(bytes(data), decode=decode)
-    jpeg = encode_picture(quality=95)
-    tables = jpeg.index(b"\xff\xc4")  # of Huffman codes
-    jpeg = jpeg[: tables + 5] + b"\xff" * 16 + jpeg[tables + 21 :]
-    with pytest.raises(ImageProblem, match="truncated_image"):
-        inspect_image(jpeg)
-    assert inspect_image(jpeg, decode=False).width == 64
-
-
-# ---- encoded anew
-
-
-def decode(data):
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32)
-
-
-def test_by_default_every_image_stays_as_it_is():
-    for data in (*JPEGS.values(), encode_picture("PNG", "RGBA"), encode_picture("GIF")):
-        prepared = prepare_image(data, ImageRules())
-        assert (prepared.data, prepared.area_fraction) == (data, 1.0)
-        assert prepared.facts == inspect_image(data)
-
-
-def test_only_images_that_are_too_large_are_shrunk_and_keep_their_shape():
-    data = encode_picture(quality=95)  # 64 x 48 px
-    assert prepare_image(data, ImageRules(max_side=64, quality=50)).data == data
-    prepared = prepare_image(data, ImageRules(max_side=32))
-    assert prepared.facts == ImageFacts("jpeg", 24, 32, 1) == inspect_image(prepared.data)
-    assert prepared.area_fraction == 0.25
-    expected = decode(data).reshape(24, 2, 32, 2, 3).mean((1, 3))
-    assert np.abs(decode(prepared.data) - expected).mean() < 3
-
-
-def test_a_quality_alone_makes_every_image_a_jpeg_of_that_quality():
-    sizes = {}
-    for quality in (30, 90):
-        prepared = prepare_image(encode_picture("PNG"), ImageRules(quality=quality))
-        assert prepared.facts == ImageFacts("jpeg", 48, 64, 1)
-        assert np.abs(decode(prepared.data) - decode(encode_picture("PNG"))).mean() < 6
-        sizes[quality] = len(prepared.data)
-    assert sizes[30] < 0.9 * sizes[90]
-    tables = Image.open(io.BytesIO(prepared.data)).quantization
-    assert tables == Image.open(io.BytesIO(encode_picture(quality=90))).quantization
-
-
-@pytest.mark.parametrize("tag", range(1, 9))
-def test_an_image_that_is_shrunk_keeps_its_orientation(tag):
-    data = encode_picture(exif=with_orientation(tag), quality=95)
-    prepared = prepare_image(data, ImageRules(max_side=32))
-    assert prepared.facts == ImageFacts("jpeg", 24, 32, tag) == inspect_image(prepared.data)
-    upright = [ImageOps.exif_transpose(Image.open(io.BytesIO(each))) for each in (data, prepared.data)]
-    small, large = (np.asarray(image.resize((8, 8)), np.float32) for image in upright)
-    assert np.abs(small - large).mean() < 4
-
-
-@pytest.mark.parametrize(
-    ("format", "mode"),
-    [("PNG", "L"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "1"), ("GIF", "P"), ("WEBP", "RGB"), ("JPEG", "L")],
-)
-def test_what_is_shrunk_looks_to_tensorflow_as_its_original_does(format, mode):
-    data = encode_picture(format, mode)
-    prepared = prepare_image(data, ImageRules(quality=100))
-    found, expected = (
-        tf.io.decode_image(each, channels=3, expand_animations=False).numpy().reshape(6, 8, 8, 8, 3)
-        for each in (prepared.data, data)
-    )
-    assert np.abs(found.mean((1, 3)) - expected.mean((1, 3))).mean() < 5
-
-
-def test_of_16_bits_a_channel_the_upper_eight_are_kept_as_tensorflow_does():
-    file = io.BytesIO()
-    levels = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
-    Image.fromarray(levels).save(file, "PNG")
-    prepared = prepare_image(file.getvalue(), ImageRules(quality=100))
-    expected = tf.io.decode_png(file.getvalue(), channels=1).numpy()[..., 0]
-    np.testing.assert_array_equal(expected, levels >> 8)
-    found = np.asarray(Image.open(io.BytesIO(prepared.data)), np.float32)
-    assert np.abs(found - expected).max() < 4
-
-
-def test_of_an_animation_the_first_frame_is_kept():
-    file = io.BytesIO()
-    red, blue = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
-    red.save(file, "GIF", save_all=True, append_images=[blue])
-    pixels = decode(prepare_image(file.getvalue(), ImageRules(max_side=32)).data)
-    assert np.abs(pixels - [255, 0, 0]).max() < 5
-
-
-def test_an_image_too_wide_for_a_jpeg_is_a_problem_of_its_own():
-    file = io.BytesIO()
-    Image.new("L", (66_000, 2)).save(file, "PNG")
-    with pytest.raises(ImageProblem, match=r"too_large.*66000 x 2 px: a JPEG has at most 65,500 a side"):
-        prepare_image(file.getvalue(), ImageRules(quality=90))
-    assert prepare_image(file.getvalue(), ImageRules(max_side=6600)).facts.width == 6600
-
-
-def test_a_cut_off_image_is_a_problem_before_it_is_encoded():
-    with pytest.raises(ImageProblem, match="truncated_image"):
-        prepare_image(encode_picture()[:700], ImageRules(max_side=8))
-
-
-@pytest.mark.parametrize(
-    ("rules", "message"),
-    [
-        ({"max_side": 0}, "--max-side 0: expected 1 px or more"),
-        ({"quality": 0}, "--quality 0: expected 1 to 100"),
-        ({"quality": 101}, "--quality 101: expected 1 to 100"),
-    ],
-)
-def test_rules_that_cannot_be_kept_are_refused(rules, message):
+def test_a_pattern_that_cannot_be_meant_is_refused(here, pattern, message):
+    here("im/1/a.jpg", "im/2/a.jpg")
     with pytest.raises(UserError, match=message):
-        ImageRules(**rules)
+        paths(["a.jpg,sea"], images="im", image_pattern=pattern)
+
+
+def test_several_folders_and_archives_are_looked_through(here):
+    here("one/a.jpg", "two/x/b.jpg")
+    with zipfile.ZipFile("three.zip", "w") as archive:
+        archive.writestr("in/c.jpg", b"c")
+    rows = ["a.jpg,sea", "x/b.jpg,sky", "c.jpg,sea", "d.jpg,sea"]
+    images = ["one", "two", "three.zip/in"]
+    assert find(rows, images=images) == [
+        ("a.jpg", "one/a.jpg"),
+        ("x/b.jpg", "two/x/b.jpg"),
+        ("c.jpg", "three.zip/in/c.jpg"),
+        ("d.jpg", "one/d.jpg"),
+    ]
+    source = TableSource("t.csv", images)
+    items = [item for _, item in source.items()]
+    assert [source.read_image(item) for item in items[:3]] == [b"one/a.jpg", b"two/x/b.jpg", b"c"]
+    assert find(["c,sea"], images="three.zip", image_pattern="**/{image}.jpg") == [
+        ("in/c.jpg", "three.zip/in/c.jpg")
+    ]
+    here("two/a.jpg")
+    with pytest.raises(UserError, match=r"t.csv line 2: 'a.jpg' is in one/a.jpg and in two/a.jpg: leave"):
+        find(rows, images=images)
+    with pytest.raises(UserError, match=r"--images gs://x: at a URL nothing can be looked for"):
+        find(rows, images=["one", "gs://x"])
+
+
+def test_a_folder_a_split_keeps_equal_names_apart(here):
+    here("img/train/a.jpg", "img/val/a.jpg")
+    rows = ["a.jpg,sea,train", "b.jpg,sky,train"]
+    options = {"images": ["train=img/train,val=img/val"]}
+    assert find(rows, "image,labels,split", **options) == [
+        ("train/a.jpg", "img/train/a.jpg"),
+        ("train/b.jpg", "img/train/b.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(("in_table", "on_disk"), [(NFC, NFD), (NFD, NFC)])
+def test_another_unicode_form_of_a_name_is_the_same_file_and_said(here, in_table, on_disk):
+    here(f"im/{on_disk}")
+    assert paths([f"{in_table},sea"], images="im") == [f"im/{on_disk}"]
+    source = TableSource("t.csv", "im")
+    list(source.items())
+    assert source.notes() == ["found under a name in another Unicode form than the table's: 1 image"]
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "said"),
+    [
+        ("a", ["im/a.jpg"], "; im/a.jpg is there: pass --image-pattern '{image}.jpg'"),
+        ("a.jpg", ["im/a.JPG"], "; im/a.JPG is there: pass --image-pattern '{stem}.JPG'"),
+        ("a.png", ["im/a.jpg"], "; im/a.jpg is there: pass --image-pattern '{stem}.jpg'"),
+        ("a.jpg", ["im/1/a.jpg"], "; im/1/a.jpg is there: pass --image-pattern '**/{image}'"),
+        ("a", ["im/1/a.jpg"], "; im/1/a.jpg is there: pass --image-pattern '**/{image}.jpg'"),
+        ("old/a.jpg", ["im/1/a.jpg"], "; im/1/a.jpg is there: pass --image-pattern '**/{name}'"),
+        ("old/a.jpg", ["im/a.jpg"], "; im/a.jpg is there: pass --image-pattern '**/{name}'"),
+        ("A.jpg", ["im/a.jpg"], "; im/a.jpg is there, in other letter case: rename one of the two"),
+        ("http://x/a.jpg", ["im/a.jpg"], "; it is a URL: download the images first, and name their files"),
+        ("a.jpg", ["im/b.jpg"], ""),
+    ],
+)
+def test_the_nearest_file_is_named_with_the_flag_that_finds_it(here, name, files, said):
+    here(*files)
+    assert explain_missing(name, [ImageFolder("im")]) == said
+
+
+def test_a_suggested_pattern_is_right(here):
+    for name, file in [
+        ("a", "im/a.jpg"),
+        ("b.jpg", "im/b.JPG"),
+        ("c.jpg", "im/1/c.jpg"),
+        ("d", "im/2/d.png"),
+    ]:
+        here(file)
+        pattern = explain_missing(name, [ImageFolder("im")]).rpartition(" ")[2].strip("'")
+        assert paths([f"{name},sea"], images="im", image_pattern=pattern) == [file]
+
+
+def test_a_build_without_a_single_image_names_the_nearest_and_the_flag(here, capsys):
+    here("im/x")
+    for name in "ab":
+        Image.new("RGB", (8, 6)).save(f"im/{name}.jpg")
+    with open("t.csv", "w") as file:
+        file.write("image,labels\na,sea\nb,sky\n")
+    assert main(["build", "table", "--from", "t.csv", "--images", "im"]) == 2
+    err = capsys.readouterr().err
+    assert "im/a.jpg is there: pass --image-pattern '{image}.jpg'" in err or "im/b.jpg is there: pass" in err
+    words = ["build", "table", "--from", "t.csv", "--images", "im", "--image-pattern", "{image}.jpg"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("read 2 images and 2 labels; for example\n  ")
+    assert "  a.jpg: 'sea'\n" in out and "  b.jpg: 'sky'\n" in out

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tfrecords.annotations import Annotation
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
-from tfrecords.wording import count
+from tfrecords.words import count
 
 NUM_IMAGES = 3
 _MOST_NAMES = 6
@@ -20,7 +20,7 @@ def note_labels(store: AnnotationStore, vocabulary: LabelVocabulary, splits: Seq
     The three are the first on disk, which a hash has mixed.
     """
     num_images = sum(map(store.count_images, splits))
-    yield f"read {count(num_images, 'image')} and {count(vocabulary.size, 'label')}; for example"
+    yield f"read {count('image', num_images)} and {count('label', vocabulary.size)}; for example"
     for annotation in store.annotations("train", b"", NUM_IMAGES):
         yield f"  {_shorten(annotation.image_id)}: {describe_image(annotation)}"
     alike = find_alike(vocabulary)

@@ -76,7 +76,9 @@ class ImageFolder:
         if parent not in self._matched:
             if glob.has_magic(parent):
                 fits = re.compile(_translate(parent)).fullmatch
-                self._matched[parent] = [each for each in self.folders if fits(f"{each}/" if each else "")]
+                self._matched[parent] = sorted(
+                    each for each in self.folders if fits(f"{each}/" if each else "")
+                )
             else:
                 plain = os.path.normpath(parent) if parent else ""
                 self._matched[parent] = [plain] if plain in self.folders else []
@@ -120,7 +122,7 @@ class ImagePattern:
             if value is None:
                 raise UserError(
                     f"--image-pattern {self.text}: {{{field}}} is no column{nearest(field, [*own, *row])}: "
-                    f"expected {{image}}, {{stem}}, {{name}} or one of {', '.join(row)}"
+                    f"expected {{image}}, {{stem}}, {{name}} or a column of the table"
                 )
             return glob.escape(str(value)) if self.is_wild else str(value)
 

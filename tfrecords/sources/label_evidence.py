@@ -18,23 +18,32 @@ from tfrecords.sources.label_cells import (
     tell_place,
 )
 from tfrecords.sources.table_columns import quote_flags
-from tfrecords.wording import count
+from tfrecords.words import count
 
 NO_NAMES = frozenset(
-    ("nan", "none", "n/a", "na", "null", "<na>", "#n/a", "nil", "nat", "-", "--", "?", "undefined", "(null)")
+    (
+        "nan",
+        "none",
+        "n/a",
+        "na",
+        "null",
+        "<na>",
+        "#n/a",
+        "nil",
+        "nat",
+        "-",
+        "--",
+        "?",
+        "undefined",
+        "(null)",
+        "-1",
+    )
 )
 """What programs write for "nothing", folded; hardly ever a label."""
 _STRONG = {",": "comma", "|": "pipe", ";": "semicolon", "\t": "tab", "\n": "line break"}
 """Separators that names of labels seldom hold."""
-_WEAK = {
-    " ": "blank",
-    "/": "slash",
-    "+": "plus",
-    "&": "ampersand",
-    "_": "underscore",
-    "-": "hyphen",
-    ":": "colon",
-}
+_WEAK = {"/": "slash", "+": "plus", "&": "ampersand", "_": "underscore", "-": "hyphen", ":": "colon"}
+_WEAK |= {" ": "blank"}  # last: it may stand around all others
 """Separators that names often hold: what they part must be labels by itself."""
 
 _MOST_LABELS = 100_000
@@ -56,9 +65,9 @@ def explain_joined(cells: LabelCells, column: str, num_rows: int) -> str | None:
     found = _find_joined(cells)
     if found is None:
         return None
-    of_given = f"holds no {cells.separator!r} in {count(num_rows, 'row')}"
+    of_given = f"holds no {cells.separator!r} in {count('row', num_rows)}"
     if cells.num_separated:
-        of_given = f"holds {cells.separator!r} in {cells.num_separated:,} of {count(num_rows, 'row')}"
+        of_given = f"holds {cells.separator!r} in {cells.num_separated:,} of {count('row', num_rows)}"
     flag = (
         "$'\\n'"
         if found.separator == "\n"
@@ -68,7 +77,7 @@ def explain_joined(cells: LabelCells, column: str, num_rows: int) -> str | None:
     )
     holds = "holds" if found.num_cells == 1 else "hold"
     return (
-        f"the column {column!r} {of_given}, but {count(found.num_cells, 'cell')} {holds} a {found.word} "
+        f"the column {column!r} {of_given}, but {count('cell', found.num_cells)} {holds} a {found.word} "
         f"({found.example!r}): pass --label-separator {flag}, or --label-separator none if each cell is one "
         "label"
     )
@@ -122,7 +131,9 @@ def _is_combination(counts: Mapping[str, int], parts: Mapping[str, tuple[str, ..
     of_labels = [label for label, pieces in parts.items() if any(piece in counts for piece in pieces)]
     different = {piece for pieces in parts.values() for piece in pieces}
     recurring = sum(num_labels[piece] > 1 for piece in different)
-    is_product = len(parts) >= 10 and len(different) * 2 <= len(parts) and recurring * 5 >= len(different) * 4
+    is_product = (
+        len(parts) >= 10 and len(different) * 3 <= len(parts) * 2 and recurring * 5 >= len(different) * 4
+    )
     mostly_labels = len(of_labels) >= 3 and sum(map(counts.__getitem__, of_labels)) * 2 >= total
     return moving * 4 >= total or mostly_labels or is_product
 
@@ -134,7 +145,7 @@ def explain_no_names(names: LabelNames) -> str | None:
         return None
     flags = " ".join(f"--no-label={shlex.quote(name)}" for name in found)
     which = " and ".join(
-        f"{name!r} {count(names.counts[name], 'time')} (first in {tell_place(names.first_places[name])})"
+        f"{name!r} {count('time', names.counts[name])} (first in {tell_place(names.first_places[name])})"
         for name in found
     )
     return f"among the labels is {which}: pass {flags} if it means no label, or give the label another name"

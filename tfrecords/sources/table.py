@@ -24,11 +24,11 @@ from tfrecords.sources.label_cells import tell_place, tell_places
 from tfrecords.sources.label_rows import Row
 from tfrecords.sources.nearest_image import explain_missing
 from tfrecords.sources.split_files import SplitFile, parse_split_files
-from tfrecords.sources.table_columns import folder_split
+from tfrecords.sources.table_columns import folder_split, quote_flags
 from tfrecords.sources.table_files import is_text
 from tfrecords.sources.table_options import TableOptions
 from tfrecords.sources.table_rows import TableReader
-from tfrecords.wording import count
+from tfrecords.words import count
 
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _Words = str | Path | Sequence[str | Path]
@@ -61,7 +61,11 @@ class TableSource(Source):
         self._label_names: tuple[str, ...] | None = None
         self._notes: list[str] = []
         folders = [ImageFolder(path) for path in self._list_folders()]
-        self._archives = [folder.path for folder in folders if folder.archive is not None]
+        self._archives = {
+            os.path.join(folder.path, ""): folder.archive[0]
+            for folder in folders
+            if folder.archive is not None
+        }
         ImageFinder(folders, self.options.image_pattern)  # says what is wrong with the pattern
 
     def splits(self) -> tuple[str, ...]:
@@ -94,16 +98,11 @@ class TableSource(Source):
         archive = self._find_archive(annotation)
         if archive is None:
             return super().read_image(annotation)
-        path = ImageFolder(archive).archive[0]
-        return open_archive(path).read(os.path.normpath(os.path.relpath(annotation.image_path, path)))
+        return open_archive(archive).read(os.path.relpath(annotation.image_path, archive))
 
     def stamp_image(self, annotation: Annotation) -> tuple[int, ...] | None:
         archive = self._find_archive(annotation)
-        return (
-            super().stamp_image(annotation)
-            if archive is None
-            else stamp_file(ImageFolder(archive).archive[0])
-        )
+        return super().stamp_image(annotation) if archive is None else stamp_file(archive)
 
     def explain_skip(self, skip: Skip) -> str:
         if skip.reason == "path_outside_images" and self.options.image_pattern is None:
@@ -144,8 +143,9 @@ class TableSource(Source):
         return list(dict.fromkeys(os.path.dirname(file.path) or os.curdir for file in self.files))
 
     def _find_archive(self, annotation: Annotation) -> str | None:
+        """The archive that holds the image, or None."""
         path = annotation.image_path
-        return next((each for each in self._archives if path.startswith(os.path.join(each, ""))), None)
+        return next((archive for folder, archive in self._archives.items() if path.startswith(folder)), None)
 
     def _read_items(self, reader: TableReader, images: _Images) -> Iterator[tuple[str, Annotation | Skip]]:
         """Every row's split and annotation or skip; refuses rows that contradict an earlier one."""
@@ -163,7 +163,7 @@ class TableSource(Source):
                         repeated, num_differing = self._find_repeated()
                     earlier = repeated.get(image_id, row)
                     if earlier.place != row.place:
-                        self._refuse_contradiction(image_id, row, earlier, num_differing)
+                        self._refuse_contradiction(image_id, row, earlier, num_differing, reader)
                         detail = f"{tell_place(row.place)} repeats line {earlier.place[1]}"
                         yield split, Skip(image_id, "duplicate_row", detail)
                         continue
@@ -194,7 +194,9 @@ class TableSource(Source):
             for image_id, _ in () if isinstance(found, Skip) else found:
                 yield image_id, row
 
-    def _refuse_contradiction(self, image_id: str, row: Row, seen: Row, num_differing: int) -> None:
+    def _refuse_contradiction(
+        self, image_id: str, row: Row, seen: Row, num_differing: int, reader: TableReader
+    ) -> None:
         both = f"{tell_places(seen.place, row.place)}: the image {image_id!r}"
         if seen.split != row.split:
             raise UserError(
@@ -203,10 +205,12 @@ class TableSource(Source):
             )
         if set(seen.labels) != set(row.labels) or set(seen.unknown) != set(row.unknown):
             others = f", as {num_differing:,} images have" if num_differing > 1 else ""
+            surely = reader.confidence_column
+            flags = "--rows label" + (f" {quote_flags('--confidence-column', [surely])}" if surely else "")
             raise UserError(
                 f"{both} has different labels in the two rows ({_join(seen.labels)} against "
-                f"{_join(row.labels)}){others}: leave one row, or pass --rows label if each row is one label "
-                "of its image (and --confidence-column if one says how surely)"
+                f"{_join(row.labels)}){others}: leave one row, or pass {flags} if each row is one label of "
+                "its image"
             )
 
 
@@ -265,7 +269,7 @@ class _Images:
         num = sum(finder.num_other_forms for finder in self._finders.values())
         if not num:
             return []
-        return [f"found under a name in another Unicode form than the table's: {count(num, 'image')}"]
+        return [f"found under a name in another Unicode form than the table's: {count('image', num)}"]
 
 
 def _list_words(words: _Words) -> list[str | Path]:

@@ -20,6 +20,7 @@ IMAGE_COLUMNS = (
 )
 LABELS_COLUMNS = ("labels", "tags")
 SPLIT_COLUMNS = ("split",)
+CONFIDENCE_COLUMNS = ("confidence", "conf", "score", "probability")
 UNKNOWN_COLUMNS = ("unknown", "ignored")
 _LIKE_SPLITS = re.compile(
     "(data)?(split|subset|partition|fold|phase|stage|usage|set)(name)?|dataset|(is)?(train|valid|val|test)(ing)?"
@@ -90,13 +91,19 @@ def find_roles(table: TableFile, line: int, names: Sequence[str], options: Table
     for (part, name), (other, other_name) in itertools.combinations(parts.items(), 2):
         if name is not None and name == other_name:
             raise table.fail(line, f"the column {name!r} cannot be both --{part}-column and --{other}-column")
+    surely = find_confidence(candidates)
+    if options.rows == "label" and confidence is None and surely not in (None, labels, image, split):
+        raise table.fail(
+            line,
+            f"the {table.word} {surely!r} seems to say how surely a label holds and is not read: pass "
+            f"{quote_flags('--confidence-column', [surely])}, or {quote_flags('--ignore-columns', [surely])}",
+        )
     if labels is not None:
         return Roles(image, split, labels, unknown, confidence, ())
     if options.rows == "label":
         raise table.fail(line, f"no column of labels among {', '.join(names)}: name it with --labels-column")
     taken = {image, split, confidence, *(["_"] if options.columns else [])}
-    no_label = {word.casefold() for word in options.no_label}
-    columns = tuple(name for name in candidates if name not in taken and name.casefold() not in no_label)
+    columns = tuple(name for name in candidates if name not in taken)
     if not columns:
         raise table.fail(
             line,
@@ -104,6 +111,11 @@ def find_roles(table: TableFile, line: int, names: Sequence[str], options: Table
             "one named with --labels-column, or one a label",
         )
     return Roles(image, split, None, None, None, columns)
+
+
+def find_confidence(names: Iterable[str]) -> str | None:
+    """The column that by its name says how surely a label holds, if there is one."""
+    return next((name for name in names if _fold(name) in CONFIDENCE_COLUMNS), None)
 
 
 def quote_flags(flag: str, names: Iterable[str]) -> str:

@@ -19,10 +19,10 @@ from tfrecords.sources.label_cells import (
 )
 from tfrecords.sources.label_rows import Row, join_rows
 from tfrecords.sources.split_files import SPLIT_OF_WORD, SplitFile
-from tfrecords.sources.table_columns import Roles, read_rows
+from tfrecords.sources.table_columns import Roles, find_confidence, read_rows
 from tfrecords.sources.table_files import TableFile, open_table
 from tfrecords.sources.table_options import TableOptions
-from tfrecords.wording import count
+from tfrecords.words import count
 
 _MOST_WORDS = 20
 """Of a column with more words that are no splits, nobody would say what each means."""
@@ -46,6 +46,8 @@ class TableReader:
         self.values = LabelValues(options.minus_one, options.blank)
         self.num_rows = 0
         self.labels_column: str | None = None
+        self.confidence_column: str | None = None
+        """The column that by its name says how surely a label holds."""
         self._odd_splits: dict[str, tuple[int, Place]] = {}
         self._odd_confidences: tuple[int, Place, str] | None = None
         self._of_columns: dict[tuple[str, ...], dict[str, str]] = {}
@@ -81,6 +83,8 @@ class TableReader:
             table = open_table(file.path, self.options)
             for line, values, roles in read_rows(table, self.options, file.split):
                 self.num_rows += 1
+                if first is None:
+                    self.confidence_column = find_confidence(values)
                 row = self._read(table, line, values, roles, file.split)
                 first = first or row
                 if (row.split is None) != (first.split is None):
@@ -129,7 +133,7 @@ class TableReader:
             tuple(labels),
             tuple(unknown),
             tuple(absent),
-            {name: values.get(name) for name in self.columns} if self.columns else None,
+            {name: values[name] for name in self.columns if name in values} if self.columns else None,
         )
 
     def _read_values(self, table: TableFile, given: Mapping[str, Any], place: Place):
@@ -196,8 +200,8 @@ class TableReader:
         if self._odd_confidences is not None:
             num, place, text = self._odd_confidences
             raise UserError(
-                f"{tell_place(place)}: the confidence is {text!r}, one of {num:,} between 0 and 1: say from "
-                "where a label holds, such as --confidence-threshold 0.5; below it, a label is unknown"
+                f"{tell_place(place)}: the confidence is {text!r}, between 0 and 1 (in {count('row', num)}): "
+                "say from where a label holds, such as --confidence-threshold 0.5; below, it is unknown"
             )
         problem = label_evidence.explain_missing_zero(self.values, self.options.minus_one, self.options.blank)
         if problem is None and self.labels_column is not None:
@@ -215,7 +219,7 @@ class TableReader:
     def _tell_odd_splits(self, most: int) -> str:
         words = list(self._odd_splits)
         known = ", ".join(SPLIT_OF_WORD)
-        others = ", ".join(f"{word!r} {count(self._odd_splits[word][0], 'time')}" for word in words[1:most])
+        others = ", ".join(f"{word!r} {count('time', self._odd_splits[word][0])}" for word in words[1:most])
         also = f" (nor {others})" if others else ""
         return (
             f"the split {words[0]!r} is not one of {known}{also}: say what each word means, such as "
