@@ -37,7 +37,6 @@ setup(
         "numpy",
         "protobuf",
         "google-crc32c",  # TFRecord's checksum, without an import of TensorFlow
-        "pycocotools",
         "tyro",
         "rich",
         "tqdm",
@@ -53,6 +52,7 @@ setup(
         "test": [
             "pytest",
             "pytest-xdist",
+            "pycocotools",  # what COCO's own reader makes of a file is held against ours
             "ruff==0.17.*",  # its format changes between minor versions
             "nbclient",
             "nbformat",

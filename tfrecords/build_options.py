@@ -122,6 +122,26 @@ class BuildCoco2014(BuildOptions):
 
 
 @dataclass
+class BuildCoco(BuildOptions):
+    """Read your own data in COCO's form: COCO 2017, exports of Roboflow, CVAT, Label Studio, FiftyOne."""
+
+    files: Annotated[_Several, tyro.conf.arg(name="from", metavar="JSON|FOLDER")] = ()
+    """The JSON, or the folder that it is in; one a split: train=a.json,test=b.json."""
+    images: Annotated[_Several, tyro.conf.arg(metavar="FOLDER|URL")] = ()
+    """Folder of the images, or a .zip or .tar; by default the JSON's own, or the one above. One a split:
+    train=A,test=B."""
+    name: str = "coco"
+    """Name of the data set."""
+
+    def __post_init__(self):
+        if not self.files:
+            raise UserError("missing --from")
+
+    def make_source(self) -> Source:
+        return make_source("coco", files=self.files, images=self.images)
+
+
+@dataclass
 class BuildVoc2007(BuildOptions):
     """Read PASCAL VOC 2007, as its owners ship it: trainval for training, test for testing."""
 
@@ -248,6 +268,7 @@ BUILD_COMMANDS = {
     "table": BuildTable,
     "nuswide81": BuildNusWide81,
     "nuswide1000": BuildNusWide1000,
+    "coco": BuildCoco,
     "coco2014": BuildCoco2014,
     "voc2007": BuildVoc2007,
     "tfds": BuildTfds,

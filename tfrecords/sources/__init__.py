@@ -11,6 +11,7 @@ SOURCES: dict[str, str] = {
     "demo": "tfrecords.sources.demo:DemoSource",
     "nuswide81": "tfrecords.sources.nuswide:NusWide81",
     "nuswide1000": "tfrecords.sources.nuswide:NusWide1000",
+    "coco": "tfrecords.sources.coco_export:CocoSource",
     "coco2014": "tfrecords.sources.coco:Coco2014",
     "voc2007": "tfrecords.sources.voc:Voc2007",
     "table": "tfrecords.sources.table:TableSource",

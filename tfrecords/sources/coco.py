@@ -1,26 +1,24 @@
-"""MS-COCO 2014 as its owners ship it enters: instances and two folders of images; annotations leave.
+"""Reads MS-COCO 2014 as its owners ship it: instances and two folders of images.
 
     python -m tfrecords build coco2014 --from COCO --download
 
 train2014 is for training and val2014 for testing, as in the paper. An image has a label if one of its
-objects, a crowd included, is of that category. Lin et al., Microsoft COCO, ECCV 2014.
+objects, a crowd included, is of that category; `coco_export` reads other data in this form.
+Lin et al., Microsoft COCO, ECCV 2014.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import math
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfrecords.annotations import Annotation, Box, Skip
+from tfrecords.annotations import Annotation, Skip
 from tfrecords.download import Archive, download
 from tfrecords.errors import UserError
 from tfrecords.sources.base import Source, is_folder, join_inside
-from tfrecords.sources.table_files import is_text
+from tfrecords.sources.coco_files import read_coco
 from tfrecords.urls import is_url
 
 ANNOTATION_ARCHIVES = (
@@ -42,6 +40,7 @@ IMAGE_ARCHIVES = (
         "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
     ),
 )
+OTHER_DATA = "python -m tfrecords build coco --from"
 _WORDS = {"train": "train2014", "test": "val2014"}  # split here -> word in the owners' file names
 
 
@@ -63,7 +62,8 @@ class Coco2014(Source):
             if not self._annotation_file(split).is_file():
                 raise UserError(
                     f"{self._annotation_file(split)}: no such file: give the folder that "
-                    "annotations_trainval2014.zip was unpacked in with --from, or fetch it with --download"
+                    "annotations_trainval2014.zip was unpacked in with --from, or fetch it with --download; "
+                    f"COCO 2017 and other data are read by `{OTHER_DATA} {shlex.quote(self.root)}`"
                 )
             if not is_folder(os.path.join(self.images, word)):
                 raise UserError(
@@ -93,94 +93,20 @@ class Coco2014(Source):
         return tuple(_WORDS)
 
     def annotations(self, split: str) -> Iterator[Annotation | Skip]:
-        path = self._annotation_file(split)
-        coco = _load(path)
-        names = {category["id"]: category["name"] for category in coco.cats.values()}
-        self._names = tuple(names.values())
-        for item in coco.anns.values():
-            for key, known in (("image_id", coco.imgs), ("category_id", names)):
-                if item[key] not in known:
-                    raise UserError(
-                        f"{path}: annotation {item['id']} has the {key} {item[key]}, which the file does not "
-                        "list: unpack it again"
-                    )
+        file = read_coco(self._annotation_file(split), strict=True)
+        self._names = file.names
         folder = os.path.join(self.images, _WORDS[split])
-        for image_id in sorted(coco.imgs):
-            image = coco.imgs[image_id]
-            image_path = join_inside(folder, image["file_name"])
-            if image_path is None:
-                yield Skip(image["file_name"], "path_outside_images", f"climbs out of {folder}")
+        for image in sorted(file.images, key=lambda image: int(image.key)):
+            path = join_inside(folder, image.file_name)
+            if path is None:
+                yield Skip(image.file_name, "path_outside_images", f"climbs out of {folder}")
                 continue
-            objects = sorted(coco.imgToAnns.get(image_id, ()), key=lambda item: item["id"])
-            boxes = tuple(_make_box(item, names[item["category_id"]], image, path) for item in objects)
-            labels = tuple(sorted({box.label for box in boxes}))
-            yield Annotation(f"{_WORDS[split]}/{image['file_name']}", image_path, labels, boxes=boxes)
+            yield Annotation(f"{_WORDS[split]}/{image.file_name}", path, image.labels, boxes=image.boxes)
 
     def label_names(self) -> tuple[str, ...]:
         if self._names is None:
-            categories = _load(self._annotation_file("train")).cats.values()
-            self._names = tuple(category["name"] for category in categories)
+            self._names = read_coco(self._annotation_file("train"), strict=True).names
         return self._names
 
     def _annotation_file(self, split: str) -> Path:
         return Path(self.root) / "annotations" / f"instances_{_WORDS[split]}.json"
-
-
-def _load(path: Path):
-    """The file as pycocotools indexes it, without its masks: they are most of it, and nobody here reads them.
-
-    Raises:
-        UserError: it is cut off, or not such a file.
-    """
-    from pycocotools.coco import COCO
-
-    coco = COCO()
-    try:
-        with open(path, encoding="utf-8") as file, contextlib.redirect_stdout(io.StringIO()):
-            coco.dataset = json.load(file, object_hook=_drop_mask)
-            if not isinstance(coco.dataset, dict):
-                raise TypeError("no JSON object")
-            coco.createIndex()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not COCO's instances ({error!r}): unpack it again") from None
-    except ValueError as error:
-        raise UserError(f"{path}: cut off or damaged ({error}): unpack it again") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not COCO's instances ({error!r}): unpack it again") from None
-    for kind, items, name, keys in (
-        ("image", coco.imgs, "file_name", ("file_name", "width", "height")),
-        ("category", coco.cats, "name", ("name",)),
-    ):
-        for number, item in items.items():
-            missing = [key for key in keys if key not in item]
-            if missing:
-                raise UserError(f"{path}: the {kind} {number} has no {missing[0]}: unpack it again")
-            if not (isinstance(number, int) and isinstance(item[name], str) and is_text(item[name])):
-                raise UserError(
-                    f"{path}: the {kind} {number!r} has the {name} {item[name]!r}: expected a number and a "
-                    "text; unpack it again"
-                )
-    if not (coco.imgs and coco.cats):
-        raise UserError(f"{path}: lists no images or no categories: expected COCO's instances")
-    return coco
-
-
-def _drop_mask(item: dict) -> dict:
-    item.pop("segmentation", None)
-    return item
-
-
-def _make_box(item: dict, label: str, image: dict, path: Path) -> Box:
-    """`bbox` is x, y, width, height in px from 0; rounding lets some reach beyond the image by a fraction."""
-    try:
-        x, y, width, height = item["bbox"]
-        corners = x / image["width"], y / image["height"]
-        ends = (x + width) / image["width"], (y + height) / image["height"]
-        area = float(item["area"])
-        if not all(map(math.isfinite, (*corners, *ends, area))):
-            raise ValueError("not finite")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(
-            f"{path}: annotation {item['id']} has no whole box ({error!r}): unpack it again"
-        ) from None
-    return Box(label, *(min(max(float(each), 0.0), 1.0) for each in (*corners, *ends)), area)
