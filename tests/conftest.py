@@ -1,8 +1,33 @@
-"""The collected tests enter; those of slow files leave first, so that two workers end together."""
+"""Keeps the suite out of the checkout, and runs the slow files first, so that two workers end together."""
+
+import os
+import shutil
 
 import pytest
 
 SLOWEST_FILES = ("test_run.py", "test_compare.py", "test_distribution.py", "test_datasets.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def working_folder(tmp_path_factory):
+    """An empty folder that all tests and fixtures run in: no `data/` or `runs/` of the checkout is near."""
+    folder = tmp_path_factory.mktemp("working_folder")
+    checkout = os.getcwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(checkout)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(working_folder, request):
+    """Each test finds the working folder empty, and fails if it leaves something there."""
+    yield
+    left = sorted(working_folder.iterdir())
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if left:
+        names = ", ".join(path.name for path in left)
+        pytest.fail(f"{request.node.name} left {names} in the working folder: let it write to tmp_path")
 
 
 def pytest_collection_modifyitems(items):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_data import SHARED
 
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
 from cnnrnn_tf.evaluation.audit import Interval, audit_published, audit_row, read_row
@@ -21,7 +20,7 @@ from cnnrnn_tf.evaluation.report import find_row
 from tfrecords.errors import UserError
 from tfrecords.vocabulary import LabelVocabulary
 
-SHARED = Path(os.environ.get("CNNRNN_SHARED", "../shared")) / "data" / "nuswide"
+NUSWIDE = SHARED / "data" / "nuswide"
 ROW = "C-P 40.5 C-R 30.4 C-F1 34.7 O-P 49.9 O-R 61.7 O-F1 55.2"
 
 
@@ -105,10 +104,10 @@ def test_labels_an_image_are_the_counts_of_the_ground_truth():
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
+@pytest.mark.skipif(not NUSWIDE.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
 def test_labels_an_image_and_the_protocol_of_the_paper_hold_on_the_real_ground_truth():
     """Lists of the three most frequent concepts: O-P/O-R is 0.804 over tagged images, and 0.625 over all."""
-    files = sorted((SHARED / "Groundtruth" / "TrainTestLabels").glob("Labels_*_Test.txt"))
+    files = sorted((NUSWIDE / "Groundtruth" / "TrainTestLabels").glob("Labels_*_Test.txt"))
     columns = {file.stem.split("_")[1]: np.array(file.read_text().split(), np.uint8) for file in files}
     labels = np.stack(list(columns.values()), axis=1)
     tagged = labels.any(axis=1)

@@ -330,7 +330,11 @@ def test_workers_that_do_not_reach_the_staging_folder_are_told_of(tmp_path, monk
         ),
     ],
 )
-def test_flags_of_beam_alone_are_refused(line, message, capsys):
+def test_flags_of_beam_alone_are_refused_whatever_is_built_already(
+    line, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "demo").mkdir(parents=True)
     assert main(line.split()) == 2
     assert message in capsys.readouterr().err
 

@@ -3,11 +3,11 @@
 import fcntl
 import hashlib
 import os
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from drawn_source import SMALL, DrawnSource, draw, read_bytes, read_records
+from shared_data import SHARED
 
 import tfrecords.build as build_module
 import tfrecords.writer as writer_module
@@ -19,9 +19,6 @@ from tfrecords.sources.table import TableSource
 from tfrecords.store import AnnotationStore
 from tfrecords.vocabulary import LabelVocabulary
 from tfrecords.writer import plan_shards, write_shards
-
-SHARED = Path(os.environ.get("CNNRNN_SHARED", "../shared"))
-
 
 # ---- what comes out
 

@@ -162,13 +162,14 @@ def test_a_file_name_that_is_not_utf_8_survives_or_is_listed(tmp_path):
 
 # ---- the disk, the folder, the rival
 
+ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from tfrecords.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
 def run_build(folder, *words, **options):
     command = [sys.executable, "-c", BUILD, "build", "demo", "--data-dir", str(folder), *words]
     return subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, **options
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options
     )
 
 

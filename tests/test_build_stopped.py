@@ -22,6 +22,7 @@ from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.writer import plan_shards
 
+ROOT = Path(__file__).parents[1]
 _BUILD = """
 import sys
 from tfrecords.__main__ import main
@@ -41,7 +42,7 @@ def test_two_presses_of_ctrl_c_end_a_build_of_several_processes_at_once(tmp_path
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         deadline = time.monotonic() + 60
         while not list(data_dir.rglob("*.result.json")) and time.monotonic() < deadline:

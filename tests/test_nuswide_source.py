@@ -3,11 +3,11 @@
 import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from PIL import Image
 from readme_snippet import read_as_readme_says
+from shared_data import SHARED
 
 from tfrecords.__main__ import main
 from tfrecords.annotations import Annotation, Skip
@@ -17,7 +17,7 @@ from tfrecords.report_records import read_truth
 from tfrecords.sources.nuswide import NusWide81, NusWide1000
 from tfrecords.vocabulary import LabelVocabulary
 
-SHARED = Path(os.environ.get("CNNRNN_SHARED", "../shared")) / "data" / "nuswide"
+NUSWIDE = SHARED / "data" / "nuswide"
 CONCEPTS = [f"concept{i:02d}" for i in range(81)]
 TAGS = [f"tag{i}" for i in range(1000)]
 # split word -> image -> the labels that hold, by number
@@ -187,9 +187,9 @@ def test_folders_that_are_not_there_are_told_with_the_owners_terms(root, tmp_pat
 # ---- the real label files
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
+@pytest.mark.skipif(not NUSWIDE.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
 def test_the_real_label_files_give_the_published_counts(tmp_path):
-    source = NusWide81(SHARED, images=tmp_path)
+    source = NusWide81(NUSWIDE, images=tmp_path)
     counts, images, positives = {}, {}, {}
     for split in ("train", "test"):
         annotations, skips = read(source, split)
@@ -197,7 +197,7 @@ def test_the_real_label_files_give_the_published_counts(tmp_path):
         images[split] = (len(annotations), len(annotations) + len(skips))
         positives[split] = sum(counts[split].values())
         for word in ("sky", "map", "toy"):  # each file alone, by Python's own reading
-            file = SHARED / "Groundtruth" / "TrainTestLabels" / f"Labels_{word}_{split.title()}.txt"
+            file = NUSWIDE / "Groundtruth" / "TrainTestLabels" / f"Labels_{word}_{split.title()}.txt"
             assert counts[split][word] == file.read_text().split().count("1")
     assert images == {"train": (125_449, 161_789), "test": (83_898, 107_859)}
     assert positives == {"train": 301_459, "test": 202_389}
@@ -205,7 +205,7 @@ def test_the_real_label_files_give_the_published_counts(tmp_path):
     assert ranked[:4] == [("sky", 44_255), ("clouds", 32_418), ("person", 30_909), ("water", 21_004)]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
+@pytest.mark.skipif(not NUSWIDE.is_dir(), reason="needs NUS-WIDE's label files: set CNNRNN_SHARED")
 def test_the_real_label_files_with_stand_in_images_give_every_count_in_the_records(tmp_path):
     """All of NUS-WIDE: each of its 269,648 names is a link to one of a few pictures of this test's own."""
     originals = [tmp_path / f"{i}.jpg" for i in range(9)]
@@ -213,16 +213,16 @@ def test_the_real_label_files_with_stand_in_images_give_every_count_in_the_recor
         Image.new("RGB", (8 + i, 8), (28 * i, 0, 0)).save(path)
     images = tmp_path / "Flickr"
     for word in ("Train", "Test"):
-        for number, name in enumerate((SHARED / "ImageList" / f"{word}Imagelist.txt").read_text().split()):
+        for number, name in enumerate((NUSWIDE / "ImageList" / f"{word}Imagelist.txt").read_text().split()):
             path = images / name.replace("\\", "/")
             if number == 0 or not path.parent.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
             os.link(originals[number // 30_000], path)  # a file system allows 65,000 links to a file
-    manifest = build(NusWide81(SHARED, images), "nuswide81", tmp_path / "data", progress=False)
+    manifest = build(NusWide81(NUSWIDE, images), "nuswide81", tmp_path / "data", progress=False)
     shutil.rmtree(images)
     folder = tmp_path / "data" / "nuswide81"
     vocabulary = LabelVocabulary.load(folder)
-    files = SHARED / "Groundtruth" / "TrainTestLabels"
+    files = NUSWIDE / "Groundtruth" / "TrainTestLabels"
     truth = {
         split: {
             name: (files / f"Labels_{name}_{split.title()}.txt").read_bytes().count(b"1")

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_data import SHARED
 
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
 from cnnrnn_tf.config import ExperimentConfig, preset
@@ -15,7 +14,6 @@ from cnnrnn_tf.training import run
 from tfrecords.build import build
 from tfrecords.sources import make_source
 
-SHARED = Path(os.environ.get("CNNRNN_SHARED", Path(__file__).parents[2] / "shared"))
 SCENES = SHARED / "data" / "scenes"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
 NUM_PHOTOGRAPHS = 100

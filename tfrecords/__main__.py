@@ -93,9 +93,10 @@ def _run(args: list[str] | None) -> int | None:
 def _build(options: BuildOptions) -> None:
     from tfrecords.build import build, check_target
 
-    # What can be wrong with the flags is told before hours of a download.
-    check_target(options.name, options.data_dir, options.overwrite)
+    # Flags first, then what is on the disk, and both before hours of a download.
     rules = ImageRules(options.max_side, options.quality, options.decode)
+    _check_beam_flags(options)
+    check_target(options.name, options.data_dir, options.overwrite)
     write = _make_writer(options)
     manifest = build(
         options.make_source(),
@@ -112,11 +113,14 @@ def _build(options: BuildOptions) -> None:
     _print_summary(manifest, options.data_dir)
 
 
+def _check_beam_flags(options: BuildOptions) -> None:
+    for flag, value in (("--beam-options", options.beam_options), ("--staging", options.staging)):
+        if value and options.runner is None:
+            raise UserError(f"{flag} is for a build by Apache Beam: name its --runner, too")
+
+
 def _make_writer(options: BuildOptions) -> ShardWriter | None:
     if options.runner is None:
-        for flag, value in (("--beam-options", options.beam_options), ("--staging", options.staging)):
-            if value:
-                raise UserError(f"{flag} is for a build by Apache Beam: name its --runner, too")
         return None
     from tfrecords.beam import BeamWriter
     from tfrecords.urls import import_beam
