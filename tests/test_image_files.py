@@ -1,5 +1,6 @@
 """Images of a table by a pattern, in several folders or archives; and what is said of one that is missing."""
 
+import os
 import unicodedata
 import zipfile
 
@@ -57,6 +58,8 @@ def paths(lines, header="image,labels", **options):
         (["im/a.png", "im/b.jpg"], "a", "{image}.[jp][pn]*g", ["im/a.png"]),
         (["im/left a.jpg", "im/left b.jpg"], "b", "*{image}.jpg", ["im/left b.jpg"]),
         (["im/1/a[1]*.jpg", "im/1/a1x.jpg"], "a[1]*", "?/{image}.jpg", ["im/1/a[1]*.jpg"]),
+        (["im/00000017.png"], "17", "{image:0>8}.png", ["im/00000017.png"]),
+        (["im/.thumbs/a.jpg", "im/1/a.jpg", "im/1/._a.jpg"], "a", "**/*{image}.jpg", ["im/1/a.jpg"]),
         (["im/a.jpg"], "b.jpg", "*/{image}", ["im/*/b.jpg"]),  # missing is found when it is read
     ],
 )
@@ -89,6 +92,12 @@ def test_a_pattern_that_cannot_be_meant_is_refused(here, pattern, message):
     here("im/1/a.jpg", "im/2/a.jpg")
     with pytest.raises(UserError, match=message):
         paths(["a.jpg,sea"], images="im", image_pattern=pattern)
+
+
+def test_a_link_that_leads_back_up_is_not_followed_for_ever(here):
+    here("im/1/a.jpg")
+    os.symlink("..", "im/1/up")
+    assert paths(["a.jpg,sea"], images="im", image_pattern="**/{image}") == ["im/1/a.jpg"]
 
 
 def test_several_folders_and_archives_are_looked_through(here):
@@ -146,7 +155,7 @@ def test_another_unicode_form_of_a_name_is_the_same_file_and_said(here, in_table
         ("old/a.jpg", ["im/1/a.jpg"], "; im/1/a.jpg is there: pass --image-pattern '**/{name}'"),
         ("old/a.jpg", ["im/a.jpg"], "; im/a.jpg is there: pass --image-pattern '**/{name}'"),
         ("A.jpg", ["im/a.jpg"], "; im/a.jpg is there, in other letter case: rename one of the two"),
-        ("http://x/a.jpg", ["im/a.jpg"], "; it is a URL: download the images first, and name their files"),
+        ("http:/x/a.jpg", ["im/a.jpg"], "; it is a URL: download the images first, and name their files"),
         ("a.jpg", ["im/b.jpg"], ""),
     ],
 )

@@ -173,7 +173,7 @@ def test_a_table_without_a_header_is_read_by_the_names_given(make):
     ("text", "columns", "message"),
     [
         ("a.jpg,sea\n", (), r"line 1: is no header but an image \(a.jpg, sea\): .* --columns image,labels"),
-        ("a.jpg,1,0\n", (), r"--columns image,column2,column3"),
+        ("a.jpg,1,x\n", (), r"--columns image,column2,column3"),
         ("a.jpg,sea\n", ["image"], r"line 1: 2 cells, but --columns names 1 \('_' ignores one\)"),
         ("Image,Labels\na.jpg,sea\n", ["image", "labels"], r"line 1: is a header \(Image, Labels\): leave"),
         ("a.jpg,sea\n", ["image", "image"], r"--columns names 'image' twice"),
@@ -515,3 +515,44 @@ def test_columns_that_are_no_labels_are_named_at_once(make):
 def test_columns_that_are_alike_are_refused(make):
     with pytest.raises(UserError, match=r"the labels \['caf.*', 'caf.*'\] are empty or alike"):
         read(make({"t.csv": "image,caf\u00e9,cafe\u0301,sea\na.jpg,1,0,0\n"}))
+
+
+def test_a_list_of_paths_and_zeros_and_ones_is_read_by_the_names_given(make):
+    text = "a.jpg 0  1 0\nb.jpg 1 0 0\n"
+    source = make({"database.txt": text}, columns=["image", "sea", "sky", "sun"])
+    assert labels_of(source) == {"a.jpg": ("sky",), "b.jpg": ("sea",)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split_words": {"0": "train"}}, r"--split-words is given, but there is no split column"),
+        ({"minus_one": "absent"}, r"--minus-one is for one column a label, and here 'labels' has them all"),
+        ({"blank": "absent"}, r"--blank is for one column a label"),
+        ({"no_label": [" "]}, r"--no-label is empty: give a word; a blank cell has no label anyway"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(make, options, message):
+    with pytest.raises(UserError, match=message):
+        read(make({"t.csv": "image,labels\na.jpg,sea;sky\n"}, **options))
+
+
+def test_a_separator_for_columns_of_values_and_a_column_to_ignore_that_no_json_has_are_refused(make):
+    with pytest.raises(UserError, match=r"--label-separator is given, but no column of joined labels"):
+        read(make({"t.csv": "image,a,b\n1,1,0\n"}, label_separator=","))
+    text = json.dumps([{"image": "a.jpg", "labels": [], "size": 1}, {"image": "b.jpg", "labels": []}])
+    assert len(read(make({"t.json": text}, ignore_columns=["size"]))) == 2
+    with pytest.raises(UserError, match=r"--ignore-columns sise: no such key \(did you mean 'size'\?\)"):
+        read(make({"t.json": text}, ignore_columns=["sise"]))
+
+
+@pytest.mark.parametrize(("typed", "between"), [(r"\t", "\t"), (r"\n", "\n"), ("::", "::"), (", ", ", ")])
+def test_any_text_may_join_labels(make, typed, between):
+    text = f'image;labels\na.jpg;"sea{between}sky"\nb.jpg;sea\n'
+    assert labels_of(make({"t.csv": text}, label_separator=typed))["a.jpg"] == ("sea", "sky")
+
+
+def test_the_column_that_is_likely_to_hold_labels_is_suggested(make):
+    with pytest.raises(UserError) as raised:
+        read(make({"t.csv": "Image Index,Finding Labels,Age\na.png,Edema|Mass,58\n"}))
+    assert str(raised.value).endswith("with --labels-column, such as --labels-column 'Finding Labels'")

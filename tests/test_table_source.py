@@ -242,8 +242,8 @@ BAD_CSV = [
     ),
     (
         "no image",
-        "photo,labels\na.jpg,sea\n",
-        r"line 1: no column of image paths among photo, labels: expected image",
+        "thing,labels\na.jpg,sea\n",
+        r"line 1: no column of image paths among thing, labels: expected image",
     ),
     (
         "no labels",

@@ -18,7 +18,7 @@ from tfrecords.sources.archives import open_archive, split_archive
 from tfrecords.sources.base import find_inside, is_folder
 from tfrecords.urls import is_url
 
-_FIELD = re.compile(r"\{([^{}]*)\}")
+_FIELD = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
@@ -53,20 +53,30 @@ class ImageFolder:
 
     @cached_property
     def folders(self) -> dict[str, list[str]]:
-        """Every folder in it, "" for itself, with the sorted names of the files there; read once."""
+        """Every folder in it, "" for itself, with the sorted names of the files there, but hidden ones."""
         if is_url(self.path):
             return {}
         folders: dict[str, list[str]] = {}
         if self.archive is None:
-            for folder, _, names in os.walk(self.path, followlinks=True):
+            seen: set[tuple[int, int]] = set()  # a link may lead back up
+            for folder, below, names in os.walk(self.path, followlinks=True):
+                place = os.stat(folder)
+                if (place.st_dev, place.st_ino) in seen:
+                    below.clear()
+                    continue
+                seen.add((place.st_dev, place.st_ino))
+                below[:] = [name for name in below if not name.startswith(".")]
                 relative = os.path.relpath(folder, self.path)
-                folders["" if relative == os.curdir else relative.replace(os.sep, "/")] = sorted(names)
+                relative = "" if relative == os.curdir else relative.replace(os.sep, "/")
+                folders[relative] = sorted(name for name in names if not name.startswith("."))
             return folders
         path, inside = self.archive
         for member in open_archive(path).names():
             name = find_inside(inside or os.curdir, os.path.relpath(member, inside or os.curdir))
             if name is not None:
                 folder, _, last = name.rpartition("/")
+                if f"/{name}".count("/."):
+                    continue
                 folders.setdefault(folder, []).append(last)
         return {folder: sorted(names) for folder, names in folders.items()}
 
@@ -93,7 +103,8 @@ class ImagePattern:
     """Makes the name of an image's file of a row: `{image}.jpg`, `images_*/{image}`, `{patient}/{stem}*.png`.
 
     In braces stand `image`, what the table has; `stem`, the same without its suffix; `name`, without its
-    folders; or another column. `*`, `?`, `[ab]` are wild, `**` stands for any folders.
+    folders; or another column; `{image:0>8}` fills it up with zeros to 8 characters, as Python's formats do.
+    `*`, `?`, `[ab]` are wild, `**` stands for any folders.
 
     Raises:
         UserError: there is nothing in braces.
@@ -101,7 +112,7 @@ class ImagePattern:
 
     def __init__(self, text: str):
         self.text = text
-        self.fields = tuple(dict.fromkeys(_FIELD.findall(text)))
+        self.fields = tuple(dict.fromkeys(match[1] for match in _FIELD.finditer(text)))
         if not self.fields:
             raise UserError(f"--image-pattern {text}: says no {{image}}: expected such as '{{image}}.jpg'")
         plain = _FIELD.sub("", text)
@@ -124,7 +135,13 @@ class ImagePattern:
                     f"--image-pattern {self.text}: {{{field}}} is no column{nearest(field, [*own, *row])}: "
                     f"expected {{image}}, {{stem}}, {{name}} or a column of the table"
                 )
-            return glob.escape(str(value)) if self.is_wild else str(value)
+            try:
+                text = format(str(value), match[2] or "")
+            except ValueError as error:
+                raise UserError(
+                    f"--image-pattern {self.text}: {match[0]}: {error}; expected such as {{image:0>8}}"
+                ) from None
+            return glob.escape(text) if self.is_wild else text
 
         return _FIELD.sub(find, self.text)
 

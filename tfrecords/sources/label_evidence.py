@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -46,6 +47,7 @@ _WEAK = {"/": "slash", "+": "plus", "&": "ampersand", "_": "underscore", "-": "h
 _WEAK |= {" ": "blank"}  # last: it may stand around all others
 """Separators that names often hold: what they part must be labels by itself."""
 
+_LIKE_LABELS = re.compile("label|tag|class|categor|target|genre|finding|attribute|choice", re.IGNORECASE)
 _MOST_LABELS = 100_000
 """Of more different labels, the most frequent are judged."""
 
@@ -156,10 +158,12 @@ def explain_wrong_values(values: LabelValues) -> str | None:
     if not values.wrong:
         return None
     (first, (_, place, text)), *others = values.wrong.items()
-    such = ", ".join(f"{name!r} ({text[:20]!r})" for name, (_, _, text) in others[:4])
+    some = ", ".join(f"{name!r} ({text[:20]!r})" for name, (_, _, text) in others[:4])
     more = f" and {len(others) - 4} more" if len(others) > 4 else ""
-    also = f"; so have {such}{more}" if others else ""
-    advice = "a column of joined labels is named with --labels-column"
+    also = f"; so have {some}{more}" if others else ""
+    likely = next((name for name in values.wrong if _LIKE_LABELS.search(name)), None)
+    such = f", such as {quote_flags('--labels-column', [likely])}" if likely else ""
+    advice = f"a column of joined labels is named with --labels-column{such}"
     if len(values.wrong) < len(values.counts):
         advice += f", what is no label is left out with {quote_flags('--ignore-columns', values.wrong)}"
     return (

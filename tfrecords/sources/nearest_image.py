@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 
 from tfrecords.sources.image_files import ImageFolder
+
+_URL = re.compile("[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # of two slashes a tidied path has one
 
 
 def explain_missing(name: str, folders: Sequence[ImageFolder], pattern: str | None = None) -> str:
@@ -19,7 +22,7 @@ def explain_missing(name: str, folders: Sequence[ImageFolder], pattern: str | No
         folders: where it was looked for.
         pattern: the pattern that made its file's name, where there is one: no other is suggested then.
     """
-    if "://" in name:
+    if _URL.match(name):
         return "; it is a URL: download the images first, and name their files"
     name = posixpath.normpath(name.replace("\\", "/"))
     for folder in folders:

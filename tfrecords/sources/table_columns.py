@@ -11,12 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfrecords.errors import nearest
-from tfrecords.sources.table_files import CsvTable, TableFile
+from tfrecords.sources.table_files import IMAGE_SUFFIX, CsvTable, TableFile
 from tfrecords.sources.table_options import TableOptions, split_names
 
 IMAGE_COLUMNS = (
     *("image", "image_path", "file", "filename", "file_name", "path", "filepath", "file_path"),
-    *("image_file", "image_filename", "image_name", "img", "img_path", "image_index", "image_id"),
+    *(
+        "image_file",
+        "image_filename",
+        "image_name",
+        "fname",
+        "img",
+        "img_path",
+        "img_name",
+        "photo",
+        "picture",
+    ),
+    *("image_index", "image_id", "img_id"),
 )
 LABELS_COLUMNS = ("labels", "tags")
 SPLIT_COLUMNS = ("split",)
@@ -27,7 +38,6 @@ _LIKE_SPLITS = re.compile(
     "|(is)?validation|traintest|trainvaltest"
 )
 _SPLIT_VALUES = {"0", "1", "2", "true", "false", "0.0", "1.0", "2.0"}
-_IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif|jp2)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,10 @@ def read_rows(
         if number == 0:
             _check_first_row(table, line, row, roles, options, split)
         yield line, row, roles
+    if not isinstance(table, CsvTable) and known:
+        keys = tuple(dict.fromkeys(key for names in known for key in names))
+        for name in split_names(options.ignore_columns, known=keys):
+            _find(table, line, keys, "--ignore-columns", name, ())
 
 
 def find_roles(table: TableFile, line: int, names: Sequence[str], options: TableOptions) -> Roles:
@@ -162,20 +176,9 @@ def _find(
 
 
 def _explain_no_image(table: TableFile, names: Sequence[str]) -> str:
-    words = names[0].split() if len(names) == 1 else []
-    if len(words) > 2 and set(words[1:]) <= {"0", "1"}:
-        return (
-            "is of the form `path 0 1 0`, without names of labels: `python -m tfrecords build nuswide81` "
-            "reads such lists of NUS-WIDE; of others make a CSV with a header"
-        )
-    if isinstance(table, CsvTable) and not table.options.columns and any(map(_IMAGE_SUFFIX.search, names)):
-        columns = ["image" if _IMAGE_SUFFIX.search(name) else f"column{i}" for i, name in enumerate(names, 1)]
-        if len(names) == 2:
-            columns[columns.index("image") - 1] = "labels"
-        shown, named = ", ".join(names)[:80], ",".join(columns)
-        return f"is no header but an image ({shown}): name the columns with --columns {named}"
     _, row = next(table.rows(), (0, {}))
-    likely = next((n for n, v in row.items() if isinstance(v, str) and _IMAGE_SUFFIX.search(v)), None)
+    likely = next((n for n, v in row.items() if isinstance(v, str) and IMAGE_SUFFIX.search(v)), None)
+    likely = likely or next((name for name in row if _fold(name) in ("id", "name", "imageurl", "url")), None)
     return (
         f"no {table.word} of image paths among {', '.join(filter(None, names)) or 'none'}: expected image, "
         "image_path, filename or the like, or name it with --image-column"

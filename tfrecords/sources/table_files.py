@@ -7,7 +7,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tfrecords.errors import UserError
 from tfrecords.sources.table_options import TableOptions
 
 DELIMITERS = (",", ";", "\t", "|")
+IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?|heic|avif|jp2)$", re.IGNORECASE)
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _EXCEL_HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _MAX_CELL = 1 << 30
@@ -63,6 +64,9 @@ class CsvTable(TableFile):
             raise UserError(f"{self.path}: is empty: expected a header such as image,labels,split")
         if not self.options.columns:
             header = [name.strip() for name in cells]
+            problem = _explain_no_header(header)
+            if problem is not None:
+                raise self.fail(1, problem)
         elif len(cells) == len(self.options.columns):
             header = list(self.options.columns)
         else:
@@ -82,6 +86,10 @@ class CsvTable(TableFile):
             return self._excel_hint
         with self._open() as file:
             first_line = file.readline()
+        words = first_line.split()
+        is_list = len(words) > 1 and set(words[1:]) <= {"0", "1", "-1"}
+        if is_list and not any(mark in first_line for mark in DELIMITERS):
+            return " "  # `a.jpg 0 1 0`
         num_columns = {mark: len(next(csv.reader([first_line], delimiter=mark), [])) for mark in DELIMITERS}
         return max(DELIMITERS, key=num_columns.__getitem__)
 
@@ -107,7 +115,8 @@ class CsvTable(TableFile):
             skipped = 1 if self._excel_hint else 0
             for _ in range(skipped):
                 file.readline()
-            reader = csv.reader(file, delimiter=self.delimiter, strict=True)
+            is_list = self.delimiter == " "
+            reader = csv.reader(file, delimiter=self.delimiter, strict=True, skipinitialspace=is_list)
             try:
                 for cells in reader:
                     if cells:
@@ -182,6 +191,21 @@ class JsonTable(TableFile):
         if line == 1 and Path(self.path).suffix.lower() == ".json":
             return f"not JSON: {error}; expected one object a line, or an array of objects"
         return f"not JSON: {error}; expected one object a line"
+
+
+def _explain_no_header(cells: Sequence[str]) -> str | None:
+    if len(cells) > 2 and set(cells[1:]) <= {"0", "1"}:
+        return (
+            "is of the form `path 0 1 0`, without names of labels: `python -m tfrecords build nuswide81` "
+            "reads such lists of NUS-WIDE; of others name the columns with --columns image,FIRST,SECOND,..."
+        )
+    if not any(map(IMAGE_SUFFIX.search, cells)):
+        return None
+    columns = ["image" if IMAGE_SUFFIX.search(cell) else f"column{i}" for i, cell in enumerate(cells, 1)]
+    if len(columns) == 2 and columns.count("image") == 1:
+        columns[columns.index("image") - 1] = "labels"
+    shown, named = ", ".join(cells)[:80], ",".join(columns)
+    return f"is no header but an image ({shown}): name the columns with --columns {named}"
 
 
 def is_text(text: str) -> bool:

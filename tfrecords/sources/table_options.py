@@ -54,10 +54,15 @@ class TableOptions:
         for name in ("ignore_columns", "columns", "no_label"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "split_words", _fold_splits(self.split_words))
+        if self.label_separator is not None:  # as a shell passes on what is typed for tab and line break
+            typed = {r"\t": "\t", r"\n": "\n"}
+            object.__setattr__(self, "label_separator", typed.get(self.label_separator, self.label_separator))
         if self.label_separator == "":
             raise UserError(
                 "--label-separator is empty: give what joins labels, such as ';', or none if each cell is one"
             )
+        if not all(word.strip() for word in self.no_label):
+            raise UserError("--no-label is empty: give a word; a blank cell has no label anyway")
         if self.rows != "label" and self.confidence_column is not None:
             raise UserError("--confidence-column is for a table of one row a label: pass --rows label, too")
         if self.confidence_threshold is not None:

@@ -45,6 +45,7 @@ class TableReader:
         self.cells = LabelCells(options.separator, self.names)
         self.values = LabelValues(options.minus_one, options.blank)
         self.num_rows = 0
+        self.has_splits = False
         self.labels_column: str | None = None
         self.confidence_column: str | None = None
         """The column that by its name says how surely a label holds."""
@@ -100,6 +101,8 @@ class TableReader:
     ) -> Row:
         place = (table.path, line)
         image = values[roles.image]
+        if self.options.image_pattern is not None and type(image) is int:  # of a name such as 000017.jpg
+            image = str(image)
         if image is not None and not isinstance(image, str):
             raise table.fail(line, f"the image path is {image!r}: expected text")
         absent: Sequence[str] = ()
@@ -156,6 +159,7 @@ class TableReader:
     ) -> str | None:
         if roles.split is None or roles.split not in values:
             return of_file
+        self.has_splits = True
         word = str(values[roles.split])
         split = self.options.find_split(word)
         if split is None:
@@ -213,8 +217,23 @@ class TableReader:
                 f"--no-label {shlex.quote(word)}: no cell and no column is called so"
                 f"{nearest(word, self.names.counts)}"
             )
+        problem = problem or self._explain_unused()
         if problem is not None:
             raise UserError(f"{where}: {problem}")
+
+    def _explain_unused(self) -> str | None:
+        """A flag that says what something means that is not there: there may be a mistake behind it."""
+        options, has_values = self.options, self.values.num_rows > 0
+        if not self.num_rows:
+            return None
+        if options.split_words and not self.has_splits:
+            return "--split-words is given, but there is no split column: name it with --split-column"
+        if options.label_separator is not None and self.labels_column is None:
+            return "--label-separator is given, but no column of joined labels: name it with --labels-column"
+        for flag, word in (("--minus-one", options.minus_one), ("--blank", options.blank)):
+            if word is not None and not has_values:
+                return f"{flag} is for one column a label, and here {self.labels_column!r} has them all"
+        return None
 
     def _tell_odd_splits(self, most: int) -> str:
         words = list(self._odd_splits)
