@@ -96,6 +96,11 @@ def test_an_array_of_one_key_a_label_is_read_like_columns(make):
     assert found == {"a.jpg": ("train", ("sea",), ()), "b.jpg": ("train", ("sky",), ("sea",))}
 
 
+def test_a_json_object_with_images_for_keys_is_told_how_to_be_written(make):
+    with pytest.raises(UserError, match=r"has images for keys: write objects such as \{'image': 'a.jpg', "):
+        read(make({"t.json": json.dumps({"a.jpg": ["sea"], "b.jpg": ["sky"]})}))
+
+
 def test_a_coco_file_is_named_as_what_it_is(make):
     with pytest.raises(UserError, match=r"t.json line 1: is of COCO's form: .*build coco --from"):
         read(make({"t.json": json.dumps({"images": [], "annotations": [], "categories": []})}))
@@ -497,6 +502,9 @@ def test_a_column_that_is_never_zero_is_told_where_others_are(make):
     assert len(read(source)) == 3
     (note,) = source.notes()
     assert note.startswith("'a', 'c': never 0, so no image is known to be without")
+    said = make({"t.csv": "image,a,b\n0.jpg,1,1\n1.jpg,-1,0\n"}, minus_one="absent")
+    assert len(read(said)) == 2
+    assert said.notes() == []
 
 
 def test_columns_that_are_no_labels_are_named_at_once(make):

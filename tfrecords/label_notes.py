@@ -11,6 +11,7 @@ from tfrecords.vocabulary import LabelVocabulary
 from tfrecords.words import count
 
 NUM_IMAGES = 3
+_MANY_LABELS, _RARE_SHARE = 20, 0.8
 _MOST_NAMES = 6
 
 
@@ -23,6 +24,10 @@ def note_labels(store: AnnotationStore, vocabulary: LabelVocabulary, splits: Seq
     yield f"read {count('image', num_images)} and {count('label', vocabulary.size)}; for example"
     for annotation in store.annotations("train", b"", NUM_IMAGES):
         yield f"  {_shorten(annotation.image_id)}: {describe_image(annotation)}"
+    rare = sum(num <= 1 for num in vocabulary.counts)
+    if vocabulary.size > _MANY_LABELS and rare > _RARE_SHARE * vocabulary.size:
+        share = f"{rare:,} of {vocabulary.size:,} labels"
+        yield f"note: {share} hold for one training image or none: are they labels?"
     alike = find_alike(vocabulary)
     if alike:
         some = "; ".join(

@@ -212,8 +212,9 @@ class LabelValues:
     """Reads 1, 0, -1 and blank of one column a label, and counts what they are."""
 
     def __init__(self, minus_one: str | None = None, blank: str | None = None):
-        self._unknown = {MINUS_ONE} if minus_one != "absent" else set()
-        self._unknown |= {BLANK} if blank != "absent" else set()
+        self.unknown = {MINUS_ONE} if minus_one != "absent" else set()
+        """The states that leave it open whether a label holds."""
+        self.unknown |= {BLANK} if blank != "absent" else set()
         self.num_rows = 0
         self.counts: dict[str, Counter] = {}
         """Column -> state -> how often; 0 is not counted."""
@@ -239,7 +240,7 @@ class LabelValues:
             self.counts[name][state] += 1
             if state is PRESENT:
                 present.append(name)
-            elif state in self._unknown:
+            elif state in self.unknown:
                 unknown.append(name)
         return present, unknown
 

@@ -197,7 +197,8 @@ def note_columns_without_zero(values: LabelValues) -> str | None:
     never = [
         name
         for name, states in values.counts.items()
-        if states.total() == values.num_rows and states[PRESENT] and len(states) > 1
+        if 0 < states[PRESENT] < values.num_rows
+        and states[PRESENT] + sum(states[state] for state in values.unknown) == values.num_rows
     ]
     if not never:
         return None

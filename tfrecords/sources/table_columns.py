@@ -176,6 +176,8 @@ def _find(
 
 
 def _explain_no_image(table: TableFile, names: Sequence[str]) -> str:
+    if len(names) and all(map(IMAGE_SUFFIX.search, names)):
+        return f"has images for keys: write objects such as {{'image': {names[0]!r}, 'labels': [...]}}"
     _, row = next(table.rows(), (0, {}))
     likely = next((n for n, v in row.items() if isinstance(v, str) and IMAGE_SUFFIX.search(v)), None)
     likely = likely or next((name for name in row if _fold(name) in ("id", "name", "imageurl", "url")), None)
