@@ -149,7 +149,7 @@ def test_images_are_found_by_the_end_of_their_names(export, change):
     write(export, each("images", change))
     source = CocoSource(export / "_annotations.coco.json")
     assert read(source) == LABELS
-    assert any("3 images were found under other names" in note for note in source.notes())
+    assert any("3 images found under another name" in note for note in source.notes())
 
 
 def test_a_name_in_percent_signs_is_found(export):
@@ -173,7 +173,7 @@ def test_boxes_and_areas_are_carried_where_they_are_whole(export):
         ("dog", 0.1, 111.5),
         ("cat", 0.1, 111.5),
     ]
-    assert source.notes() == ["boxes of 1 annotations are left out, their labels kept: 1 not four numbers"]
+    assert source.notes() == ["boxes of 1 annotation are left out, their labels kept: 1 not four numbers"]
 
 
 # ---- the vocabulary

@@ -20,7 +20,7 @@ COMMANDS = {
     "train.py": ("train.py",),
     **{
         f"tfrecords build {source}": ("-m", "tfrecords", "build", source)
-        for source in ("table", "nuswide81", "coco2014", "voc2007", "tfds")
+        for source in ("table", "nuswide81", "coco", "coco2014", "voc", "voc2007", "tfds")
     },
     "tfrecords report": ("-m", "tfrecords", "report"),
     "cnnrnn predict": ("-m", "cnnrnn_tf.commands", "predict"),

@@ -174,7 +174,9 @@ def test_where_class_files_and_xml_disagree_is_told(devkit, file, text, message)
 
 
 def test_a_folder_that_is_no_devkit_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"no VOC2007/ImageSets/Main in it: give the VOCdevkit"):
+    with pytest.raises(
+        UserError, match=r"no VOC2007/ImageSets/Main in it: give .*`python -m tfrecords build voc --from "
+    ):
         Voc2007(tmp_path)
 
 

@@ -161,6 +161,25 @@ class BuildVoc2007(BuildOptions):
 
 
 @dataclass
+class BuildVoc(BuildOptions):
+    """Read your own data in PASCAL VOC's form: VOC 2012, or XML of LabelImg, Roboflow, CVAT."""
+
+    folders: Annotated[_Several, tyro.conf.arg(name="from", metavar="FOLDER")] = ()
+    """Folder of the XML files, with or without ImageSets/Main; one a split: train=A,test=B."""
+    images: Annotated[_Several, tyro.conf.arg(metavar="FOLDER|URL")] = ()
+    """Folder of the images, or a .zip or .tar; the same by default. One a split: train=A,test=B."""
+    name: str = "voc"
+    """Name of the data set."""
+
+    def __post_init__(self):
+        if not self.folders:
+            raise UserError("missing --from")
+
+    def make_source(self) -> Source:
+        return make_source("voc", folders=self.folders, images=self.images)
+
+
+@dataclass
 class BuildTable(BuildOptions):
     """Read your own images, listed in CSV or JSON tables: a row an image, or a row a label."""
 
@@ -270,6 +289,7 @@ BUILD_COMMANDS = {
     "nuswide1000": BuildNusWide1000,
     "coco": BuildCoco,
     "coco2014": BuildCoco2014,
+    "voc": BuildVoc,
     "voc2007": BuildVoc2007,
     "tfds": BuildTfds,
 }

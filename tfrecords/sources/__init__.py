@@ -13,6 +13,7 @@ SOURCES: dict[str, str] = {
     "nuswide1000": "tfrecords.sources.nuswide:NusWide1000",
     "coco": "tfrecords.sources.coco_export:CocoSource",
     "coco2014": "tfrecords.sources.coco:Coco2014",
+    "voc": "tfrecords.sources.voc_export:VocSource",
     "voc2007": "tfrecords.sources.voc:Voc2007",
     "table": "tfrecords.sources.table:TableSource",
     "tfds": "tfrecords.sources.tfds:TfdsSource",

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tfrecords import words
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.manifest import SPLITS
 from tfrecords.sources.archives import split_archive
@@ -99,10 +100,9 @@ class CocoSource(ExportSource):
                 yield found.split, Annotation(image_id, path, image.labels, image.ignored, image.boxes)
             self._notes += [note for note in _describe(file, images) if note not in self._notes]
         if lost:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.items())
-            self._notes.append(
-                f"boxes of {lost.total():,} annotations are left out, their labels kept: {reasons}"
-            )
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in lost.items())
+            many = words.count("annotation", lost.total())
+            self._notes.append(f"boxes of {many} are left out, their labels kept: {reasons}")
 
     def label_names(self) -> tuple[str, ...]:
         if not self._names:
@@ -175,4 +175,5 @@ def _describe(file: CocoFile, images: ExportedImages) -> Iterator[str]:
         )
     if images.other_names:
         name, found = next(iter(images.other_names.items()))
-        yield f"{len(images.other_names):,} images were found under other names, such as {name} as {found}"
+        many = words.count("image", len(images.other_names))
+        yield f"{many} found under another name, such as {name} as {found}"

@@ -84,6 +84,24 @@ class ExportedImages:
                 return FoundFile(found[0], os.path.join(self.path, found[0]))
         return None
 
+    def find_anywhere(self, stem: str) -> FoundFile | None:
+        """The only image of this name without its folder and suffix.
+
+        Raises:
+            AmbiguousName: there are several.
+        """
+        found = self._by_last_stem.get(stem, ())
+        if len(found) > 1:
+            raise AmbiguousName(
+                f"both {found[0]} and {found[1]} may be its image: name a folder with --images"
+            )
+        return FoundFile(found[0], os.path.join(self.path, found[0])) if found else None
+
+    @property
+    def top(self) -> set[str]:
+        """The folders in the folder itself."""
+        return {name.partition("/")[0] for name in self.folder.folders}
+
     @property
     def names(self) -> Iterator[str]:
         """All images."""
@@ -114,6 +132,13 @@ class ExportedImages:
             for path in paths:
                 found.setdefault(posixpath.splitext(path)[0], []).append(path)
         return {stem: sorted(paths) for stem, paths in found.items()}
+
+    @cached_property
+    def _by_last_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for stem, paths in self._by_stem.items():
+            found.setdefault(posixpath.basename(stem), []).extend(paths)
+        return found
 
     def _choose(self, wanted: str, candidates: Sequence[str]) -> str | None:
         if len(candidates) < 2:
