@@ -138,8 +138,8 @@ MISTAKES = [
     ("bild demo", "unknown subcommand 'bild' (did you mean 'build'?)"),
     ("build", "`python -m tfrecords build` needs a subcommand: expected demo or table or nuswide81"),
     (
-        "build coco",
-        "unknown subcommand 'coco' (did you mean 'coco2014'?): expected demo or table or nuswide81",
+        "build coko",
+        "unknown subcommand 'coko' (did you mean 'coco'?): expected demo or table or nuswide81",
     ),
     (
         "build demo --sed 3",
