@@ -62,9 +62,15 @@ def lengths(encoded):
 
 
 @pytest.fixture(scope="module")
-def good_report(good_export):
+def told():
+    """The lines that `good_report` told while it was made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def good_report(good_export, told):
     (good_export.parent / "3").mkdir()
-    return check.check_export(good_export.parent, latency=True)
+    return check.check_export(good_export.parent, latency=True, tell=told.append)
 
 
 def test_a_good_export_passes_every_check_by_its_folder_of_versions(good_export, good_report):
@@ -72,10 +78,25 @@ def test_a_good_export_passes_every_check_by_its_folder_of_versions(good_export,
     assert report.problems == ()
     assert report.ok and report.path == good_export
     assert len(report.passed) == 15
-    assert report.lines[0] == f"yes: TensorFlow Serving would run {good_export}"
+    assert report.verdict == f"yes: TensorFlow Serving would run {good_export}"
     assert any(
         "without TensorFlow's Python, loads it and runs serving_default, echo" in x for x in report.passed
     )
+
+
+def test_each_finding_is_told_once_as_it_is_made(good_report, told):
+    assert sorted(told) == sorted(
+        [
+            *(f"  ok   {each}" for each in good_report.passed),
+            *(f"  note {each}" for each in good_report.notes),
+            *map(str, good_report.latencies),
+        ]
+    )
+    (ran,) = [line for line in told if "without TensorFlow's Python" in line]
+    (same,) = [line for line in told if "a TF1 session gives the same" in line]
+    first = "  ok   its folder is named by a version number"
+    assert told.index(first) == 0 < told.index(ran) < told.index(same)
+    assert len(good_report.latencies) == 3 and told.index(str(good_report.latencies[0])) < told.index(same)
 
 
 def test_both_loaders_give_what_python_gives_row_by_row(good_export):
@@ -127,11 +148,11 @@ def test_a_keras_model_saved_by_tensorflow_is_refused_for_its_missing_variables(
     assert loaded.signatures["serving_default"](tf.zeros([1, 4]))["output_0"].shape == (1, 3)
     report = check.check_export(tmp_path)
     assert not report.ok
-    assert report.lines[0].startswith("no: ")
+    assert report.verdict.startswith("no: ")
     assert any(
         "C API, serving_default: images fail: Could not find variable" in problem and "tf.Module" in problem
         for problem in report.problems
-    ), report.lines
+    ), report.problems
 
 
 def test_python_in_the_graph_is_refused(tmp_path):
@@ -458,27 +479,32 @@ def checked(monkeypatch, tmp_path):
     """What the command asks for, and what it is answered with."""
     seen = SimpleNamespace(calls=[], problems=())
 
-    def check_export(path, images, latency, timeout_s):
+    def check_export(path, images, latency, timeout_s, tell):
         seen.calls.append((path, images, latency, timeout_s))
         times = comparison.Latency("tag", 8, median_ms=12.34, p90_ms=20, images_per_second=648.3)
+        tell("  ok   all is well")
+        tell(str(times))
         return check.CheckReport(tmp_path, ("all is well",), seen.problems, ("as you know",), (times,))
 
     monkeypatch.setattr(check, "check_export", check_export)
+    monkeypatch.setattr("cnnrnn_tf.commands.check.find_export", lambda path: path)
     return seen
 
 
 @pytest.mark.parametrize("problems", [(), ("no good",)])
-def test_the_command_prints_its_report_and_says_yes_or_no_by_its_status(checked, capsys, tmp_path, problems):
+def test_the_command_prints_findings_as_they_come_and_says_yes_or_no_by_its_status(
+    checked, capsys, tmp_path, problems
+):
     checked.problems = problems
     assert cnnrnn(["check", str(tmp_path), "--timeout-s", "9"]) == len(problems)
     assert checked.calls == [(tmp_path, None, True, 9)]
-    head, *lines = capsys.readouterr().out.splitlines()
-    assert head.startswith("no: " if problems else "yes: ")
-    assert lines == [
+    assert capsys.readouterr().out.splitlines() == [
+        f"checking {tmp_path}",
         "  ok   all is well",
-        *(f"  FAIL {problem}" for problem in problems),
-        "  note as you know",
         "  tag, batch  8: median 12.3 ms, p90 20.0 ms, 648.3 images/s",
+        f"no: TensorFlow Serving would not run {tmp_path} as it should"
+        if problems
+        else f"yes: TensorFlow Serving would run {tmp_path}",
     ]
 
 

@@ -52,17 +52,23 @@ print(json.dumps(told))
 """
 
 MISTAKES = [
-    ("train.py --dataset ponds", "the data set 'ponds' is not built: run `python -m tfrecords build table"),
-    ("train.py --dataset sqares", "the data set 'sqares' is not built (did you mean 'squares'?)"),
+    ("train.py --dataset ponds", "run `python -m tfrecords build table --from LABELS.csv"),
+    ("train.py --dataset sqares", "(did you mean 'squares'?): run `python -m tfrecords build"),
     ("train.py --dataset coco2014", "run `python -m tfrecords build coco2014 --from FOLDER`"),
     ("train.py --dataset squares --backbone mobilnet_v2", "(did you mean 'mobilenet_v2'?)"),
     ("train.py --dataset squares --backbone EfficientNetB9", "(did you mean 'EfficientNetB0'?)"),
-    ("train.py --backbone-weights none.h5", "backbone weights none.h5: no such file; expected `imagenet`"),
-    ("train.py --backbone-weights imagenet", "nobody trained the compact backbone on ImageNet"),
+    (
+        "train.py --dataset demo --backbone-weights none.h5",
+        "backbone weights none.h5: no such file; expected `imagenet`",
+    ),
+    (
+        "train.py --dataset demo --backbone-weights imagenet",
+        "nobody trained the compact backbone on ImageNet",
+    ),
     ("train.py --cell lstn", "--cell lstn: no such choice (did you mean 'lstm'?)"),
-    ("train.py --protocol cnnrnn", "unknown protocol 'cnnrnn' (did you mean 'cnn-rnn'?)"),
+    ("train.py --dataset demo --protocol cnnrnn", "unknown protocol 'cnnrnn' (did you mean 'cnn-rnn'?)"),
     ("train.py --dataset squares --run-name first", "runs/squares/first exists, and a run is never"),
-    ("train.py --runs-dir note.txt", "note.txt/demo: cannot be created ("),
+    ("train.py --dataset demo --runs-dir note.txt", "note.txt/demo: cannot be created ("),
     ("train.py --resume none", "none: no config.json there; expected the folder of a run"),
     ("train.py --resume runs/squares/first", "this run is finished; evaluate it with"),
     ("predict none photo.jpg", "none: no such folder; expected a run"),

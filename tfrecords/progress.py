@@ -90,8 +90,7 @@ class Progress:
 
     def print(self, text: str, file: TextIO | None = None) -> None:
         """Prints a line above the bar, on stdout or where `file` leads."""
-        with self._aside():
-            print(text, file=file, flush=True)
+        print_above(text, file)
 
     def close(self) -> None:
         """Says no more; of what was counted and took a while, says how it ended."""
@@ -130,19 +129,6 @@ class Progress:
         if self.total is None:
             return None if self.unit else _ELAPSED
         return _BAR if self.unit else _SHARE
-
-    @contextlib.contextmanager
-    def _aside(self) -> Iterator[None]:
-        if self._bar is None:
-            yield
-            return
-        bars = [speaker._bar for speaker in _Speakers.going_on if speaker._bar is not None]
-        with self._bar.get_lock():
-            for bar in bars:
-                bar.clear(nolock=True)
-            yield
-            for bar in bars:
-                bar.refresh(nolock=True)
 
     def _tick(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # the stream was closed: nobody reads
@@ -219,6 +205,20 @@ def show_progress(
         yield teller
     finally:
         teller.close()
+
+
+def print_above(text: str, file: TextIO | None = None) -> None:
+    """Prints a line on stdout, or where `file` leads, above the bars of all that goes on."""
+    bars = [teller._bar for teller in _Speakers.going_on if teller._bar is not None]
+    if not bars:
+        print(text, file=file, flush=True)
+        return
+    with bars[0].get_lock():
+        for bar in bars:
+            bar.clear(nolock=True)
+        print(text, file=file, flush=True)
+        for bar in bars:
+            bar.refresh(nolock=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ What all baselines have in common. Each has a module of its own and is usable al
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +77,13 @@ class Method(abc.ABC):
 
     title: str
     is_seeded: bool = False
+    _on_epoch: Callable[[int, int], object] | None = None
     gives_probabilities: bool = False
     reads_hypotheses: bool = False
+
+    def watch(self, on_epoch: Callable[[int, int], object]) -> None:
+        """Has `fit` call back after each epoch: with its number, from 1, and the number of epochs at most."""
+        self._on_epoch = on_epoch
 
     @abc.abstractmethod
     def fit(self, train: Examples, holdout: Examples, seed: int = 0) -> None:

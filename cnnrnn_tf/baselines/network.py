@@ -90,7 +90,7 @@ class NetworkMethod(Method):
             _batches(train, self.batch_size, seed),
             validation_data=_batches(holdout, self.batch_size),
             epochs=self.max_epochs,
-            callbacks=[stop],
+            callbacks=[stop, keras.callbacks.LambdaCallback(on_epoch_end=self._tell_epoch)],
             shuffle=False,  # the batches are
             verbose=0,
         )
@@ -159,6 +159,10 @@ class NetworkMethod(Method):
     def to_scores(self, logits: np.ndarray) -> np.ndarray:
         """Scores `<float32>[images, labels]` from the network's logits."""
         return logits
+
+    def _tell_epoch(self, epoch: int, logs: dict | None) -> None:
+        if self._on_epoch is not None:
+            self._on_epoch(epoch + 1, self.max_epochs)
 
     def _build(self, train: Examples, seed: int) -> keras.Model:
         scaler = fit_scaler(train.features)

@@ -13,7 +13,7 @@ from cnnrnn_tf.commands.tagging import find_images
 from cnnrnn_tf.serving.tagged_image import format_json
 from cnnrnn_tf.serving.versions import find_export
 from tfrecords.errors import UserError
-from tfrecords.progress import loading_tensorflow
+from tfrecords.progress import loading_tensorflow, print_above
 
 
 @dataclass
@@ -40,14 +40,18 @@ class Check:
     def run(self) -> int:
         if self.timeout_s < 1:
             raise UserError(f"--timeout-s {self.timeout_s}: expected 1 or more")
-        find_export(self.export)
+        version = find_export(self.export)
         words = [word for words in self.images for word in words]
         images = _read_images(words) if words else None
+        if not self.json:
+            print(f"checking {version}", flush=True)
         with loading_tensorflow():
             from cnnrnn_tf.serving.check import check_export
 
-        report = check_export(self.export, images, latency=self.latency, timeout_s=self.timeout_s)
-        print(format_json(report.facts) if self.json else "\n".join(report.lines))
+        report = check_export(
+            version, images, self.latency, self.timeout_s, tell=_ignore if self.json else print_above
+        )
+        print(format_json(report.facts) if self.json else report.verdict)
         return 0 if report.ok else 1
 
 
@@ -56,3 +60,7 @@ def _read_images(words: Sequence[str]) -> list[bytes]:
     if problems:
         raise UserError("; ".join(f"--images {word}: {reason}" for word, reason in problems))
     return [path.read_bytes() for path in paths]
+
+
+def _ignore(line: str) -> None:
+    """JSON comes in one line at the end."""

@@ -16,7 +16,8 @@ from cnnrnn_tf.training.runs import check_run_folder
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
-from tfrecords.progress import loading_tensorflow
+from tfrecords.progress import loading_tensorflow, show_progress
+from tfrecords.words import count
 
 
 @dataclass
@@ -66,12 +67,16 @@ class Compare:
             Manifest.load(self.data_dir / self.dataset)  # a data set that is not built: say so at once
         if self.protocol is not None:
             protocol(self.protocol, self.dataset)
+        seeds = count("seed", self.seeds)
+        print(f"comparing on {self.dataset}: {', '.join(names)}; {seeds} of what draws at random", flush=True)
         with loading_tensorflow():
             from cnnrnn_tf.training import compare
         from cnnrnn_tf.evaluation.method_tables import print_methods
         from cnnrnn_tf.evaluation.published import PUBLISHED
 
-        comparer = compare.Comparer(config, self.runs_dir)
+        with show_progress("making the CNN"):
+            comparer = compare.Comparer(config, self.runs_dir)
+        print(f"results: {comparer.folder}; what is finished is kept there", flush=True)
         try:
             comparison = comparer.run(names, self.seeds, self.protocol)
         except KeyboardInterrupt:
@@ -84,7 +89,8 @@ class Compare:
         file_name = "-".join(
             ["comparison", *(["part"] if self.methods != "all" else []), *filter(None, [self.protocol])]
         )
-        files = compare.save_tables(comparer.folder, comparison, published, file_name)
+        with show_progress("drawing the tables"):
+            files = compare.save_tables(comparer.folder, comparison, published, file_name)
         print_methods(comparison, published)
         print(f"\nalso as {', '.join(path.suffix[1:] for path in files)}: {files[0].with_suffix('')}.*")
         if set(names) & set(PATH_METHODS):

@@ -58,7 +58,8 @@ class Evaluate:
         self._check_places()
         with loading_tensorflow():
             import tensorflow  # noqa: F401
-        metrics, file, stem = self._measure_run() if self.predictions is None else self._measure_file()
+        with show_progress("measuring"):
+            metrics, file, stem = self._measure_run() if self.predictions is None else self._measure_file()
         from cnnrnn_tf.evaluation.protocol_comparison import name_label_tables, print_comparison
         from cnnrnn_tf.evaluation.report import print_report, save_metrics
 

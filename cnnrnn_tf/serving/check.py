@@ -25,6 +25,7 @@ from cnnrnn_tf.serving.text_lints import lint_text
 from cnnrnn_tf.serving.versions import find_export
 from cnnrnn_tf.serving.warmup_lint import lint_warmup, read_warmup
 from tfrecords.errors import UserError
+from tfrecords.progress import show_progress
 
 __all__ = [
     "CheckReport",
@@ -69,23 +70,11 @@ class CheckReport:
         return not self.problems
 
     @property
-    def lines(self):
-        """The verdict, one line a finding, to print."""
+    def verdict(self):
+        """Yes or no, in one line."""
         if self.ok:
-            head = f"yes: TensorFlow Serving would run {self.path}"
-        else:
-            head = f"no: TensorFlow Serving would not run {self.path} as it should"
-        return [
-            head,
-            *(f"  ok   {each}" for each in self.passed),
-            *(f"  FAIL {each}" for each in self.problems),
-            *(f"  note {each}" for each in self.notes),
-            *(
-                f"  {each.signature}, batch {each.batch_size:>2}: median {each.median_ms:.1f} ms, "
-                f"p90 {each.p90_ms:.1f} ms, {each.images_per_second:.1f} images/s"
-                for each in self.latencies
-            ),
-        ]
+            return f"yes: TensorFlow Serving would run {self.path}"
+        return f"no: TensorFlow Serving would not run {self.path} as it should"
 
     @property
     def facts(self):
@@ -93,7 +82,7 @@ class CheckReport:
         return {"ok": self.ok, **dataclasses.asdict(self), "path": str(self.path)}
 
 
-def check_export(path, images=None, latency=False, timeout_s=600):
+def check_export(path, images=None, latency=False, timeout_s=600, tell=lambda line: None):
     """Returns whether TensorFlow Serving would run an export, as a CheckReport.
 
     Args:
@@ -102,6 +91,7 @@ def check_export(path, images=None, latency=False, timeout_s=600):
             folder, some of the run's own examples.
         latency: whether to time it at batch 1, 8 and 32.
         timeout_s: for each of the two processes that load the export.
+        tell: gets a line for each finding as it is made.
 
     Raises:
         UserError: `path` is no export.
@@ -110,15 +100,16 @@ def check_export(path, images=None, latency=False, timeout_s=600):
     try:
         export = lints.Export(export_dir, read_meta_graph(export_dir))
     except UserError as error:
-        return CheckReport(export_dir, (), (str(error),))
+        return _give_up(export_dir, str(error), tell)
     try:
-        passed, problems = _lint(export)
+        with show_progress("reading the graph and the weights"):
+            passed, problems = _lint(export, tell)
     except (tf.errors.OpError, IndexError, ValueError) as error:  # what its reader raises at a damaged file
         reason = explain(getattr(error, "message", error))
-        return CheckReport(export_dir, (), (f"its variables cannot be read ({reason}): export again",))
+        return _give_up(export_dir, f"its variables cannot be read ({reason}): export again", tell)
     images = [*make_images(), *read_examples(export_dir)] if images is None else list(images)
     warmup = [] if lint_warmup(export) else list(read_warmup(export))
-    found = compare_runtimes(export, images, warmup, latency, timeout_s)
+    found = compare_runtimes(export, images, warmup, latency, timeout_s, tell)
     return CheckReport(
         export_dir,
         (*passed, *found.passed),
@@ -145,11 +136,18 @@ def read_examples(export_dir):
     return [path.read_bytes() for path in files[:MAX_EXAMPLES]]
 
 
-def _lint(export):
+def _give_up(export_dir, problem, tell):
+    tell(f"  FAIL {problem}")
+    return CheckReport(export_dir, (), (problem,))
+
+
+def _lint(export, tell=lambda line: None):
     passed, problems = [], []
     for statement, lint in _LINTS:
         found = lint(export)
         problems += found
         if not found:
             passed.append(statement)
+        for line in [f"  FAIL {each}" for each in found] or [f"  ok   {statement}"]:
+            tell(line)
     return passed, problems

@@ -5,6 +5,7 @@ is no image, and each alone; in a TF1 session and in Python batched. Labels must
 so, for another order of adding up is no fault.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from cnnrnn_tf.serving.examples import IMAGE_FEATURE
 from cnnrnn_tf.serving.fresh_process import C_API, TF1, LoadError, public_signatures, run_calls
 from cnnrnn_tf.serving.text_lints import BINARY_SUFFIX, is_utf8
 from cnnrnn_tf.serving.warmup_lint import WARMUP_FILE
+from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
 
 UNDECODABLE = b"not an image"
@@ -43,6 +45,12 @@ class Latency:
     p90_ms: float
     images_per_second: float
 
+    def __str__(self) -> str:
+        return (
+            f"  {self.signature}, batch {self.batch_size:>2}: median {self.median_ms:.1f} ms, "
+            f"p90 {self.p90_ms:.1f} ms, {self.images_per_second:.1f} images/s"
+        )
+
 
 @dataclass
 class Findings:
@@ -52,6 +60,22 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
+    tell: Callable[[str], object] = lambda line: None
+    """Gets a line for each finding, see `tell_new`."""
+    _told: list[str] = field(default_factory=list)
+
+    def tell_new(self) -> None:
+        """Tells what was found since the last time."""
+        lines = [
+            *(f"  ok   {each}" for each in self.passed),
+            *(f"  FAIL {each}" for each in self.problems),
+            *(f"  note {each}" for each in self.notes),
+            *map(str, self.latencies),
+        ]
+        for line in lines:
+            if line not in self._told:
+                self._told.append(line)
+                self.tell(line)
 
 
 @dataclass(frozen=True)
@@ -66,7 +90,7 @@ class Answers:
     """Of each image in a batch of its own."""
 
 
-def compare_runtimes(export, images, warmup=(), latency=True, timeout_s=600):
+def compare_runtimes(export, images, warmup=(), latency=True, timeout_s=600, tell=lambda line: None):
     """Runs an export in all three runtimes, and returns the Findings.
 
     Args:
@@ -75,20 +99,28 @@ def compare_runtimes(export, images, warmup=(), latency=True, timeout_s=600):
         warmup: its WarmupRequests, of which the smallest for each signature is run.
         latency: whether to time serving_default, or the first signature, at LATENCY_BATCHES.
         timeout_s: for each of the two processes that are started.
+        tell: gets a line for each finding as it is made.
     """
-    findings = Findings()
+    findings = Findings(tell=tell)
+    _compare(export, images, warmup, latency, timeout_s, findings)
+    findings.tell_new()
+    return findings
+
+
+def _compare(export, images, warmup, latency, timeout_s, findings):
     signatures = _select_signatures(export, findings)
     if not signatures:
-        return findings
+        return
     rows = make_rows([*images, UNDECODABLE], export.operations())
     inputs = {name: make_inputs(signature, rows) for name, signature in signatures.items()}
     try:
-        answers = _run_c_api(
-            export, inputs, len(images), _smallest_of_each(warmup), timeout_s, latency, findings
-        )
+        with show_progress("running it in TensorFlow's C library" + ", and timing it" * latency):
+            answers = _run_c_api(
+                export, inputs, len(images), _smallest_of_each(warmup), timeout_s, latency, findings
+            )
     except LoadError as error:
         findings.problems.append(f"the C API does not load it: {explain(error)}")
-        return findings  # what one loader refuses, the others need not repeat
+        return  # what one loader refuses, the others need not repeat
     tolerance = _find_tolerance(export)
     for name, signature in signatures.items():
         findings.problems += [
@@ -97,15 +129,16 @@ def compare_runtimes(export, images, warmup=(), latency=True, timeout_s=600):
     if not findings.problems:
         _check_validity(answers, signatures, findings)
     if findings.problems:
-        return findings
+        return
     findings.passed.append(
         f"the C API, in a process without TensorFlow's Python, loads it and runs {', '.join(signatures)}"
     )
     findings.passed.append(
         f"each of {len(images)} images has the same answer alone, batched, and beside a row that is no image"
     )
-    _compare_with_others(export, inputs, answers, len(images), timeout_s, findings)
-    return findings
+    findings.tell_new()
+    with show_progress("running it in a TF1 session and in Python"):
+        _compare_with_others(export, inputs, answers, len(images), timeout_s, findings)
 
 
 def check_rows(answers, signature, tolerance=_TOLERANCE):

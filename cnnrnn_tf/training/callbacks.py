@@ -10,12 +10,14 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfrecords.errors import UserError
+from tfrecords.progress import Progress, Silent
 
 MONITOR = "val_nll"
 """What selects the checkpoint: the mean over the hold-out of -log P(path)."""
@@ -40,6 +42,29 @@ class EarlyStopping(keras.callbacks.Callback):
         self.history.append(float((logs or {})[MONITOR]))
         if _is_out_of_patience(self.history, self.patience):
             self.model.stop_training = True
+
+
+class TellSteps(keras.callbacks.Callback):
+    """Tells of the steps within an epoch, of which Keras says nothing where there is no terminal.
+
+    Args:
+        teller: counts steps; closed by its owner.
+        epochs: how many there will be at most.
+        only_first: end with the first step, which takes longest: TensorFlow traces its graph. On a terminal
+            Keras's bar tells the rest.
+    """
+
+    def __init__(self, teller: Progress | Silent, epochs: int, only_first: bool = False):
+        super().__init__()
+        self._teller, self._epochs, self._only_first = teller, epochs, only_first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._teller.describe(f"epoch {epoch + 1} of {self._epochs}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._teller.update(1)
+        if self._only_first:
+            self._teller.close()
 
 
 class DropoutOfEpoch(keras.callbacks.Callback):
@@ -100,9 +125,9 @@ def _backup_files(folder: Path) -> tuple[str, str]:
 
 
 def make_callbacks(
-    run_dir: Path, patience: int, seed: int, progress: keras.callbacks.Callback | None = None
+    run_dir: Path, patience: int, seed: int, tellers: Sequence[keras.callbacks.Callback] = ()
 ) -> list:
-    """The callbacks of one run, in the order in which they have to act.
+    """The callbacks of one run, in the order in which they have to act; those that only tell come first.
 
     The backup comes last: what it says is finished, the others have written.
     """
@@ -124,7 +149,7 @@ def make_callbacks(
         keras.callbacks.TensorBoard(str(run_dir), write_graph=False),
         Backup(str(run_dir / "backup"), delete_checkpoint=False),
     ]
-    return callbacks if progress is None else [progress, *callbacks]
+    return [*tellers, *callbacks]
 
 
 def is_over(run_dir: Path, epochs: int, patience: int) -> bool:

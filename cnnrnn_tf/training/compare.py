@@ -46,6 +46,7 @@ from cnnrnn_tf.training.kept_predictions import KeptPredictions
 from cnnrnn_tf.training.multi_label_cnn import MultiLabelCNN, train_multi_label_cnn
 from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
 from tfrecords.errors import UserError
+from tfrecords.progress import Progress, Silent, print_above, show_progress
 
 SPLIT = "test"
 OWN_HEAD = "bce"
@@ -53,6 +54,9 @@ OWN_HEAD = "bce"
 
 RESULTS_VERSION = 1
 """To be raised with every change of code that changes what a method predicts."""
+
+_CNN_WEIGHT = 10.0
+"""How much work it is to train the CNN of the baselines, see `_weigh`."""
 
 _PATH_FIELDS = ("paths", "path_lengths", "path_log_probs")
 
@@ -64,7 +68,9 @@ class Comparer:
         folder: where results are kept.
     """
 
-    def __init__(self, config: ExperimentConfig, runs_dir: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, config: ExperimentConfig, runs_dir: Path, say: Callable[[str], None] = print_above
+    ) -> None:
         """Reads the records, makes the CNN and opens the folder.
 
         Args:
@@ -84,13 +90,17 @@ class Comparer:
                 "(a column `split` in a table of your own)"
             )
         self._vocabulary = self._manifest.load_vocabulary(self._dataset_dir)
-        self._truth = {split: load_labels(self._dataset_dir, split) for split in ("train", "holdout", SPLIT)}
+        with show_progress("reading labels"):
+            self._truth = {
+                split: load_labels(self._dataset_dir, split) for split in ("train", "holdout", SPLIT)
+            }
         set_up(0, config.training.deterministic, config.training.precision)
         content = self._describe()
         self._key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         self.folder = runs_dir / config.data.dataset / f"compare-{self._key[:8]}"
         save_metrics(content, self.folder / "compare.json")
         self._features: dict[str, np.ndarray] = {}
+        self._teller = _Teller(Silent())
 
     def run(self, methods: Sequence[str], num_seeds: int, protocol: str | None = None) -> Comparison:
         """Runs what has not been run, measures all and sums up.
@@ -113,7 +123,15 @@ class Comparer:
             protocol = self._config.evaluation.protocol
         protocols = choose_protocols(self._config.data.dataset, protocol)
         outcomes, refusals = [], {}
-        with locked(self.folder, "comparing methods there"):
+        work = sum(_weigh(name) * self._count_fits(name, num_seeds) for name in methods)
+        if not self._is_frozen and not set(methods) <= set(PATH_METHODS):
+            untrained = [seed for seed in range(num_seeds) if not self._cnn_weights_path(seed).is_file()]
+            work += _CNN_WEIGHT * len(untrained)
+        with (
+            locked(self.folder, "comparing methods"),
+            show_progress("comparing methods", total=work) as bar,
+        ):
+            self._teller = _Teller(bar)
             for name in methods:
                 try:
                     outcomes += self._measure(name, num_seeds, protocols)
@@ -125,9 +143,9 @@ class Comparer:
         return compare_outcomes(self._config.data.dataset, outcomes, self._explain(refusals, protocols))
 
     def _measure(self, name: str, num_seeds: int, protocols: Sequence[Protocol]) -> list[Outcome]:
-        title, is_seeded, gives_probabilities = _describe_method(name)
+        title, _, gives_probabilities = _describe_method(name)
         outcomes = []
-        for seed in range(num_seeds if is_seeded or not self._is_frozen else 1):
+        for seed in range(self._count_fits(name, num_seeds)):
             found = self._predict(name, title, seed)
             metrics = evaluate_predictions(found[SPLIT], found["holdout"], protocols, self._vocabulary, SPLIT)
             if not gives_probabilities and protocols[0].threshold is not None:
@@ -135,6 +153,10 @@ class Comparer:
             min_length = self._config.decoding.min_length if name in PATH_METHODS else 0
             outcomes.append(Outcome(name, title, metrics, min_length))
         return outcomes
+
+    def _count_fits(self, name: str, num_seeds: int) -> int:
+        _, is_seeded, _ = _describe_method(name)
+        return num_seeds if is_seeded or not self._is_frozen else 1
 
     def _explain(self, refusals: Mapping[str, str], protocols: Sequence[Protocol]) -> list[str]:
         """What a reader of the tables has to know of the methods."""
@@ -156,6 +178,7 @@ class Comparer:
         path = self.folder / "predictions" / f"{name}-{seed}.npz"
         kept = KeptPredictions(path, self._stamp(name, seed))
         is_kept, start = kept.is_there(), time.perf_counter()
+        self._teller.begin(f"{title}, seed {seed}", _weigh(name), is_kept)
         if not is_kept:
             if path.is_file():
                 self._say(f"{path}: was made by other settings or versions; {title} runs again")
@@ -165,6 +188,7 @@ class Comparer:
                 kept.save(self._score_by_own_head(seed))
             else:
                 kept.save(self._run_baseline(make_method(name), seed))
+        self._teller.end()
         took = "    kept" if is_kept else f"{time.perf_counter() - start:6.1f} s"
         self._say(f"{title:<32} seed {seed}   {took}")
         return {split: kept.load(split, self._truth[split]) for split in ("holdout", SPLIT)}
@@ -197,10 +221,16 @@ class Comparer:
         if (run_dir / runs.METRICS_FILE).is_file():
             return run_dir
         if (run_dir / runs.CONFIG_FILE).is_file():
-            return run.resume(run_dir, deliver=False)
+            return run.resume(run_dir, deliver=False, on_epoch=self._teller.tell_epoch)
         # train() puts a run into a folder of its data set.
         name = str(run_dir.relative_to(self.folder.parent))
-        return run.train(config, self.folder.parent.parent, name, deliver=False)
+        return run.train(
+            config,
+            self.folder.parent.parent,
+            name,
+            deliver=False,
+            on_epoch=self._teller.tell_epoch,
+        )
 
     def _share_random_cnn(self, config: ExperimentConfig) -> ExperimentConfig:
         """The settings with the weights of the CNN in a file, where each run would draw its own."""
@@ -219,6 +249,7 @@ class Comparer:
             Examples(features[split], self._truth[split].labels, self._truth[split].known)
             for split in ("train", "holdout")
         )
+        method.watch(self._teller.tell_epoch)
         method.fit(train, holdout, seed)
         arrays = {f"{split}_scores": method.score(features[split]) for split in ("holdout", SPLIT)}
         keras.utils.clear_session()
@@ -259,8 +290,16 @@ class Comparer:
     def _train_cnn(self, seed: int) -> MultiLabelCNN:
         """The CNN that judges labels one by one, trained once a seed."""
         config = with_seed(self._config, seed)
-        path = self.folder / f"cnn-{seed}.weights.h5"
-        return train_multi_label_cnn(config, self._truth["train"], self._truth["holdout"], path)
+        return train_multi_label_cnn(
+            config,
+            self._truth["train"],
+            self._truth["holdout"],
+            self._cnn_weights_path(seed),
+            self._teller.tell_cnn_epoch,
+        )
+
+    def _cnn_weights_path(self, seed: int) -> Path:
+        return self.folder / f"cnn-{seed}.weights.h5"
 
     def _describe(self) -> dict:
         """All that results depend on, besides method, seed and decoding."""
@@ -277,6 +316,49 @@ class Comparer:
             "version": version("cnnrnn-tf"),
             "settings": settings,
         }
+
+
+class _Teller:
+    """Tells which method and seed is at work, in which epoch, and about how long all of them will take yet.
+
+    Args:
+        bar: counts work, in the units of `_weigh`.
+    """
+
+    def __init__(self, bar: Progress | Silent) -> None:
+        self._bar = bar
+        self._words, self._weight, self._told = "", 0.0, 0.0
+
+    def begin(self, words: str, weight: float, is_kept: bool) -> None:
+        """A method begins with a seed; what is kept of an earlier comparison takes no time."""
+        self._words, self._weight, self._told = words, weight, 0.0
+        if is_kept:
+            self._bar.skip(weight)
+            self._told = weight
+        self._bar.describe(words)
+
+    def tell_epoch(self, epoch: int, epochs: int) -> None:
+        """An epoch has ended."""
+        self._bar.describe(f"{self._words}, epoch {epoch} of {epochs}")
+        self._count(self._weight * epoch / epochs)
+
+    def tell_cnn_epoch(self, epoch: int, epochs: int) -> None:
+        """An epoch of the CNN that the baselines share has ended."""
+        self._bar.update(_CNN_WEIGHT / epochs)
+        self._bar.describe(f"{self._words}, the CNN that it reads, epoch {epoch} of {epochs}")
+
+    def end(self) -> None:
+        """The method is done, perhaps before its last epoch."""
+        self._count(self._weight)
+
+    def _count(self, work: float) -> None:
+        self._bar.update(max(work - self._told, 0.0))
+        self._told = max(work, self._told)
+
+
+def _weigh(name: str) -> float:
+    """About how long a method takes, a linear layer being 1: for the time that is left."""
+    return _CNN_WEIGHT if name in PATH_METHODS else 3.0 if name == "max-pooling" else 1.0
 
 
 def with_seed(config: ExperimentConfig, seed: int) -> ExperimentConfig:

@@ -22,6 +22,7 @@ from cnnrnn_tf.training.features import EXTRACTION_BATCH, cached_features
 from cnnrnn_tf.training.runs import Run, check_records
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
+from tfrecords.progress import show_progress
 from tfrecords.vocabulary import LabelVocabulary
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def predict_split(model: CNNRNN, dataset_dir: Path, split: str, decoding: Decodi
     labels = load_labels(dataset_dir, split)
     decode = _make_decoder(model, decoding)
     batches = _feature_batches(model, dataset_dir, split)
-    found = [[part.numpy() for part in decode(features)] for features in batches]
+    found = []
+    with show_progress(f"decoding {split}", len(labels.image_ids), "images") as bar:
+        for features in batches:
+            found.append([part.numpy() for part in decode(features)])
+            bar.update(len(features))
     paths, lengths, log_probs, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Predictions(labels.image_ids, labels.labels, labels.known, paths, lengths, log_probs, scores)
 

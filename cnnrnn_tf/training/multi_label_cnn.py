@@ -7,6 +7,7 @@ cross-entropy on a linear layer in the place of paths.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -50,7 +51,11 @@ class MultiLabelCNN(keras.Model):
 
 
 def train_multi_label_cnn(
-    config: ExperimentConfig, train: datasets.Labels, holdout: datasets.Labels, weights_path: Path
+    config: ExperimentConfig,
+    train: datasets.Labels,
+    holdout: datasets.Labels,
+    weights_path: Path,
+    on_epoch: Callable[[int, int], object] = lambda epoch, epochs: None,
 ) -> MultiLabelCNN:
     """Trains the CNN of `config`, or loads what was trained before.
 
@@ -59,6 +64,7 @@ def train_multi_label_cnn(
         train: labels of the split `train`.
         holdout: labels of the hold-out, whose loss chooses the epoch.
         weights_path: a `.weights.h5` file: read where it is there, written where it is not.
+        on_epoch: called after each epoch with its number, from 1, and the number of epochs at most.
 
     Returns:
         The model with the weights of its best epoch.
@@ -115,7 +121,13 @@ def train_multi_label_cnn(
         validation_data=holdout_batches,
         epochs=settings.epochs,
         steps_per_epoch=steps,
-        callbacks=[stop, keras.callbacks.TerminateOnNaN()],
+        callbacks=[
+            stop,
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, settings.epochs)
+            ),
+        ],
         shuffle=False,
         verbose=0,
     )

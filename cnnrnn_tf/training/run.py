@@ -6,8 +6,10 @@ export.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weigh
 from cnnrnn_tf.serving.export import export
 from cnnrnn_tf.training import runs
 from cnnrnn_tf.training.callbacks import (
+    TellSteps,
     best_weights_path,
     drop_backup,
     drop_unfinished,
@@ -51,6 +54,7 @@ from tfrecords import vocabulary
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
+from tfrecords.progress import print_above, show_progress
 from tfrecords.vocabulary import LabelVocabulary
 
 _LOGGER = logging.getLogger("cnnrnn_tf")
@@ -78,6 +82,7 @@ def train(
     run_name: str = "",
     now: datetime | None = None,
     deliver: bool = True,
+    on_epoch: Callable[[int, int], object] | None = None,
 ) -> Path:
     """Runs one experiment from records to export.
 
@@ -87,6 +92,7 @@ def train(
         run_name: the folder's name in place of the time.
         now: the time; this moment by default.
         deliver: also export the model, and show on the screen how it goes and what came out.
+        on_epoch: called after each epoch with its number, from 1, and the number of epochs at most.
 
     Returns:
         The run folder.
@@ -94,57 +100,69 @@ def train(
     Raises:
         UserError: settings, records or weights that do not go together; nothing half-made is left behind.
     """
-    records = _read_records(config)
+    records = _read_records(config, deliver)
     _check_feasible(config, records)
     set_up(config.training.seed, config.training.deterministic, config.training.precision)
     strategy = make_strategy()
     check_batch_size(config.training.batch_size, len(records.train.image_ids), strategy)
-    model = _make_model(config, records, strategy)
+    with show_progress("making the model", shown=deliver):
+        model = _make_model(config, records, strategy)
     run_dir = runs.create_run_folder(runs_dir, config.data.dataset, run_name, now or datetime.now())
     config.save(run_dir / runs.CONFIG_FILE)
     records.vocabulary.save(run_dir / vocabulary.FILE_NAME)
     runs.save_environment(run_dir, records.manifest)
-    return _finish(config, records, model, strategy, run_dir, deliver)
+    return _finish(config, records, model, strategy, run_dir, deliver, on_epoch)
 
 
-def resume(run_dir: Path, deliver: bool = True) -> Path:
+def resume(run_dir: Path, deliver: bool = True, on_epoch: Callable[[int, int], object] | None = None) -> Path:
     """Goes on with an interrupted run, from its last finished epoch, with its own settings.
 
     Raises:
         UserError: no run there, a finished one, or its records have changed.
     """
     config = runs.check_resumable(run_dir)
-    records = _read_records(config)
+    records = _read_records(config, deliver)
     runs.check_records(run_dir, records.folder, records.manifest)
     set_up(config.training.seed, config.training.deterministic, config.training.precision)
     strategy = make_strategy()
-    model = _make_model(config, records, strategy)
+    with show_progress("making the model", shown=deliver):
+        model = _make_model(config, records, strategy)
     drop_unfinished(run_dir)
-    return _finish(config, records, model, strategy, run_dir, deliver)
+    return _finish(config, records, model, strategy, run_dir, deliver, on_epoch)
 
 
 def _finish(
-    config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path, deliver: bool
+    config: ExperimentConfig,
+    records: _Records,
+    model: CNNRNN,
+    strategy,
+    run_dir: Path,
+    deliver: bool,
+    on_epoch: Callable[[int, int], object] | None,
 ) -> Path:
     with _logging_to(run_dir / "train.log", on_screen=deliver):
         _LOGGER.info("run folder: %s", run_dir)
         _LOGGER.info("%s", records.manifest.summary())
         try:
-            _fit(config, records, model, strategy, run_dir, verbose=_choose_verbosity(deliver))
-            model.save(run_dir / runs.MODEL_FILE)
+            _fit(config, records, model, strategy, run_dir, deliver, on_epoch)
+            with show_progress("saving the model", shown=deliver):
+                model.save(run_dir / runs.MODEL_FILE)
             holdout = predict_split(model, records.folder, "holdout", config.decoding)
-            calibration = _calibrate(holdout, records.vocabulary, run_dir)
-            metrics = _evaluate(config, records, model, run_dir, holdout, calibration)
+            with show_progress("calibrating on the hold-out", shown=deliver):
+                calibration = _calibrate(holdout, records.vocabulary, run_dir)
+            with show_progress("measuring, and drawing figures", shown=deliver):
+                metrics = _evaluate(config, records, model, run_dir, holdout, calibration)
             if deliver:
                 facts = runs.load_facts(run_dir, metrics)
-                export(
-                    model,
-                    records.vocabulary,
-                    config.decoding,
-                    run_dir / "export",
-                    calibration,
-                    training=facts,
-                )
+                with show_progress("exporting"):
+                    export(
+                        model,
+                        records.vocabulary,
+                        config.decoding,
+                        run_dir / "export",
+                        calibration,
+                        training=facts,
+                    )
         except KeyboardInterrupt:
             _LOGGER.info(
                 "stopped; %d finished epochs are saved. Go on with: %s",
@@ -173,10 +191,11 @@ def load_manifest(config: ExperimentConfig) -> Manifest:
     return manifest
 
 
-def _read_records(config: ExperimentConfig) -> _Records:
+def _read_records(config: ExperimentConfig, shown: bool) -> _Records:
     folder = config.data.data_dir / config.data.dataset
     manifest = load_manifest(config)
-    train, holdout = (datasets.load_labels(folder, split) for split in ("train", "holdout"))
+    with show_progress("reading labels", shown=shown):
+        train, holdout = (datasets.load_labels(folder, split) for split in ("train", "holdout"))
     for name, labels in (("train", train), ("holdout", holdout)):
         if not labels.image_ids:
             raise UserError(f"{folder}: no image is left in {name}; build the data set with more images")
@@ -244,13 +263,14 @@ def _make_model(config: ExperimentConfig, records: _Records, strategy) -> CNNRNN
     return model
 
 
-def _choose_verbosity(on_screen: bool) -> int:
-    """Keras's: a bar on a terminal, a line an epoch in a pipe."""
-    return (1 if sys.stdout.isatty() else 2) if on_screen else 0
-
-
 def _fit(
-    config: ExperimentConfig, records: _Records, model: CNNRNN, strategy, run_dir: Path, verbose: int
+    config: ExperimentConfig,
+    records: _Records,
+    model: CNNRNN,
+    strategy,
+    run_dir: Path,
+    shown: bool,
+    on_epoch: Callable[[int, int], object] | None,
 ) -> None:
     """Trains the model, or the decoder alone where the CNN is frozen; ends with the best weights in place."""
     settings = config.training
@@ -262,49 +282,50 @@ def _fit(
         "seed": settings.seed,
     }
     start_epoch = finished_epochs(run_dir)
-    if model.backbone.trainable:
-        trained = model
-        crop = settings.crop and config.model.backbone != COMPACT
-        train_batches = datasets.image_training_batches(
-            records.folder,
-            "train",
-            model.image_size,
-            records.train.labels,
-            image_fit=model.image_fit,
-            start_epoch=start_epoch,
-            flip=settings.flip,
-            shift=settings.shift if config.model.backbone == COMPACT else 0.0,
-            crop=crop,
-            **options,
-        )
-        holdout_batches = datasets.image_validation_batches(
-            records.folder,
-            "holdout",
-            model.image_size,
-            records.holdout.labels,
-            image_fit=model.image_fit,
-            **options,
-        )
-    else:
-        trained = model.decoder
-        features = cached_features(model.backbone, records.folder, "train")
-        if config.model.standardise_features:
-            trained.adapt_features(np.asarray(features))
-        train_batches = datasets.feature_training_batches(
-            features, records.train.labels, start_epoch=start_epoch, **options
-        )
-        holdout_batches = datasets.feature_validation_batches(
-            cached_features(model.backbone, records.folder, "holdout"), records.holdout.labels, **options
-        )
-    steps = datasets.count_steps(num_images, options["batch_size"])
-    with strategy.scope():
-        if not settings.decoupled_weight_decay:
-            add_weight_decay(trained, settings.weight_decay)
-        trained.compile(
-            make_optimizer(settings, steps, _slow_paths(model)),
-            loss=PathNegativeLogLikelihood(),
-            metrics=[PathNLL()],
-        )
+    with show_progress("preparing the training", shown=shown):
+        if model.backbone.trainable:
+            trained = model
+            crop = settings.crop and config.model.backbone != COMPACT
+            train_batches = datasets.image_training_batches(
+                records.folder,
+                "train",
+                model.image_size,
+                records.train.labels,
+                image_fit=model.image_fit,
+                start_epoch=start_epoch,
+                flip=settings.flip,
+                shift=settings.shift if config.model.backbone == COMPACT else 0.0,
+                crop=crop,
+                **options,
+            )
+            holdout_batches = datasets.image_validation_batches(
+                records.folder,
+                "holdout",
+                model.image_size,
+                records.holdout.labels,
+                image_fit=model.image_fit,
+                **options,
+            )
+        else:
+            trained = model.decoder
+            features = cached_features(model.backbone, records.folder, "train")
+            if config.model.standardise_features:
+                trained.adapt_features(np.asarray(features))
+            train_batches = datasets.feature_training_batches(
+                features, records.train.labels, start_epoch=start_epoch, **options
+            )
+            holdout_batches = datasets.feature_validation_batches(
+                cached_features(model.backbone, records.folder, "holdout"), records.holdout.labels, **options
+            )
+        steps = datasets.count_steps(num_images, options["batch_size"])
+        with strategy.scope():
+            if not settings.decoupled_weight_decay:
+                add_weight_decay(trained, settings.weight_decay)
+            trained.compile(
+                make_optimizer(settings, steps, _slow_paths(model)),
+                loss=PathNegativeLogLikelihood(),
+                metrics=[PathNLL()],
+            )
     num_weights = sum(int(np.prod(weight.shape)) for weight in trained.trainable_weights)
     _LOGGER.info(
         "training %s weights on %s images, on %s",
@@ -316,17 +337,29 @@ def _fit(
         ),
     )
     if not is_over(run_dir, settings.epochs, settings.patience):
-        trained.fit(
-            train_batches,
-            validation_data=holdout_batches,
-            epochs=settings.epochs,
-            initial_epoch=start_epoch,
-            steps_per_epoch=steps,
-            callbacks=make_callbacks(run_dir, settings.patience, settings.seed),
-            shuffle=False,
-            verbose=verbose,
-        )
+        on_terminal = sys.stdout.isatty()
+        total = None if on_terminal else settings.epochs * steps
+        with show_progress("training", total, "" if on_terminal else "steps", shown=shown) as teller:
+            teller.skip(start_epoch * steps)
+            tellers = [TellSteps(teller, settings.epochs, only_first=on_terminal)]
+            if on_epoch is not None:
+                tell_epoch = functools.partial(_tell_epoch, on_epoch, settings.epochs)
+                tellers.append(keras.callbacks.LambdaCallback(on_epoch_end=tell_epoch))
+            trained.fit(
+                train_batches,
+                validation_data=holdout_batches,
+                epochs=settings.epochs,
+                initial_epoch=start_epoch,
+                steps_per_epoch=steps,
+                callbacks=make_callbacks(run_dir, settings.patience, settings.seed, tellers),
+                shuffle=False,
+                verbose=(1 if on_terminal else 2) if shown else 0,  # Keras's: a bar, or a line an epoch
+            )
     _keep_best(trained, run_dir)
+
+
+def _tell_epoch(on_epoch: Callable[[int, int], object], epochs: int, epoch: int, logs) -> None:
+    on_epoch(epoch + 1, epochs)
 
 
 def _slow_paths(model: CNNRNN) -> list[str]:
@@ -401,6 +434,13 @@ def _evaluate(
     return metrics
 
 
+class _AboveBars(logging.Handler):
+    """Prints what is logged on the screen, above the bar of what goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_above(self.format(record))
+
+
 class _logging_to:
     """Sends what is logged inside to a file, with the time, and as it is to the screen."""
 
@@ -408,7 +448,7 @@ class _logging_to:
         self._handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
         self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         if on_screen:
-            self._handlers.append(logging.StreamHandler(sys.stdout))
+            self._handlers.append(_AboveBars())
 
     def __enter__(self) -> None:
         _LOGGER.setLevel(logging.INFO)
