@@ -64,24 +64,28 @@ def read_rows(
         UserError: a column that is needed is not there, or one is of two kinds, or looks like a split and is
             neither named as it nor ignored.
     """
+    if isinstance(table, CsvTable):
+        roles = find_roles(table, 1, table.header, options)
+        for number, (line, row) in enumerate(table.rows()):
+            if number == 0:
+                _check_first_row(table, line, row, roles, options, split)
+            yield line, row, roles
+        return
     known: dict[tuple[str, ...], Roles] = {}
     first: tuple[int, Roles] | None = None
-    if isinstance(table, CsvTable):  # a header alone is judged, too
-        first = 1, find_roles(table, 1, table.header, options)
-        known[tuple(table.header)] = first[1]
-    for number, (line, row) in enumerate(table.rows()):
-        keys = tuple(table.header) if isinstance(table, CsvTable) else tuple(row)
+    for line, row in table.rows():
+        keys = tuple(row)
         roles = known.get(keys)
         if roles is None:
             roles = known[keys] = find_roles(table, line, keys, options)
-        first = first or (line, roles)
+        if first is None:
+            first = line, roles
+            _check_first_row(table, line, row, roles, options, split)
         if (roles.labels is None) != (first[1].labels is None):
             missing = roles.labels or first[1].labels
             raise table.fail(line, f"lines {first[0]} and {line} differ: one has {missing!r}, one does not")
-        if number == 0:
-            _check_first_row(table, line, row, roles, options, split)
         yield line, row, roles
-    if not isinstance(table, CsvTable) and known:
+    if known:
         keys = tuple(dict.fromkeys(key for names in known for key in names))
         for name in split_names(options.ignore_columns, known=keys):
             _find(table, line, keys, "--ignore-columns", name, ())
