@@ -7,6 +7,7 @@ import pytest
 
 from tfrecords.errors import UserError
 from tfrecords.sources.table import TableSource
+from tfrecords.vocabulary import tidy_name
 
 COCO = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
 stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe,
@@ -75,8 +76,15 @@ def read(tmp_path, cells, form="csv", **options):
         (joined("+"), "plus", "'+'"),
         (joined(" & "), "ampersand", "'&'"),
         (joined("_"), "underscore", "'_'"),
-        (joined("\t"), "tab", "$'\\t'"),
-        (joined("\n"), "line break", "$'\\n'"),
+        (joined("\t"), "tab", r"'\t'"),
+        (joined("\n"), "line break", r"'\n'"),
+        (joined("#"), "'#'", "'#'"),
+        (joined(" > "), "'>'", "'>'"),
+        (joined("::"), "colon", "':'"),
+        (joined("\uff0c"), "wide comma", "'\uff0c'"),
+        (joined("\u3001"), "Chinese comma", "'\u3001'"),
+        (joined("\uff1b"), "wide semicolon", "'\uff1b'"),
+        (joined("\xa0"), "blank", "' '"),
         (["desert, mountains", "sea"], "comma", "','"),
         ([*["sea"] * 60, *["sky"] * 60, "sea,sky"], "comma", "','"),
         (joined(", ", names=COCO), "comma", "','"),
@@ -88,9 +96,8 @@ def test_labels_that_look_joined_are_refused_with_the_flag(tmp_path, cells, word
     with pytest.raises(UserError, match=f"hold.? a {word}") as raised:
         read(tmp_path, cells, form)
     assert f"--label-separator {flag}, or --label-separator none if each" in str(raised.value)
-    assert read(tmp_path, cells, form, label_separator="none") == [
-        (" ".join(cell.split()),) for cell in cells
-    ]
+    expected = [(tidy_name(cell),) for cell in cells]
+    assert read(tmp_path, cells, form, label_separator="none") == expected
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,7 @@ def test_counts_and_an_example_are_told(tmp_path):
         read(tmp_path, cells)
     assert str(raised.value).endswith(
         "t.csv: the column 'labels' holds no ';' in 40 rows, but 39 cells hold a blank ('haze primary'): "
-        "pass --label-separator ' ', or --label-separator none if each cell is one label"
+        "pass --label-separator ' ', or --label-separator none if each is one label"
     )
 
 
@@ -145,6 +152,16 @@ def test_counts_and_an_example_are_told(tmp_path):
 def test_another_separator_that_never_occurs_is_told_as_the_default_is(tmp_path, separator, flag):
     with pytest.raises(UserError, match=rf"--label-separator '{flag}', or"):
         read(tmp_path, joined(flag), label_separator=separator)
+
+
+def test_lists_of_one_joined_text_are_refused_too(tmp_path):
+    for cells in ([[text] for text in PLANET], [str([text]) for text in PLANET]):
+        with pytest.raises(
+            UserError, match=r"has lists of one text each, but 4 cells hold a blank .*its own"
+        ):
+            read(tmp_path, cells, "jsonl")
+        assert read(tmp_path, cells, "jsonl", label_separator="none") == [(text,) for text in PLANET]
+        assert len(read(tmp_path, [*cells, ["a", "b"]], "jsonl")) == 5
 
 
 def test_lists_are_never_taken_for_joined(tmp_path):

@@ -44,6 +44,10 @@ def labels_of(source):
         "[ \"sea\" , 'sky' ]",
         "['sea', 'sky', ]",
         '{"choices": ["sea", "sky"]}',
+        "{'choices': ['sea', 'sky']}",
+        "('sea', 'sky')",
+        "{'sea', 'sky'}",
+        "array(['sea', 'sky'], dtype=object)",
         "sea;sky",
         " sea ;; sky",
     ],
@@ -75,7 +79,7 @@ def test_label_studios_choices_are_read_from_json(make):
     assert labels_of(source) == {"a.jpg": ("sea", "sky"), "b.jpg": ("sea",), "c.jpg": ("sky",)}
 
 
-@pytest.mark.parametrize("cell", ["[sea, sky]", "[1, 2]", "[0 1 0]", "['sea', 2]"])
+@pytest.mark.parametrize("cell", ["[sea, sky]", "[1, 2]", "[0 1 0]", "['sea', 2]", "{'sea': 1}"])
 def test_what_looks_like_a_list_but_is_none_of_texts_is_refused(make, cell):
     with pytest.raises(UserError, match=r"t.csv line 2: the labels .*expected"):
         read(make({"t.csv": f'image,labels\na.jpg,"{cell}"\n'}))

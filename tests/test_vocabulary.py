@@ -45,6 +45,11 @@ def test_an_unknown_label_is_told_with_the_nearest_right_one():
         vocabulary.ids(["sea", "boot"])
 
 
+def test_a_label_is_found_in_whatever_unicode_form_it_is_typed():
+    vocabulary = LabelVocabulary.from_counts({"caf\u00e9": 2, "mer bleue": 1})
+    assert vocabulary.ids(["cafe\u0301", " mer  bleue\u200b"]) == [0, 1]
+
+
 def test_a_long_vocabulary_is_not_printed_whole():
     vocabulary = LabelVocabulary.from_counts({f"label{i:04d}": 1 for i in range(1000)})
     with pytest.raises(UserError, match=r"label0009 and 990 more$"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +14,9 @@ from pathlib import Path
 from tfrecords.errors import UserError, nearest
 
 FILE_NAME = "vocabulary.json"
+# Blanks of width zero and marks of direction. Joiners are part of emoji and of Persian words.
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_WIDE = re.compile("[\u3000\uff01-\uffee]+")
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,19 @@ class LabelVocabulary:
         return self.size + 1
 
     def id(self, name: str) -> int:
-        """The rank of `name`. Raises: UserError with the nearest right name where there is no such label."""
-        try:
-            return self._id_of_name[name]
-        except KeyError:
+        """The rank of `name`, which may be typed in another Unicode form, see `tidy_name`.
+
+        Raises:
+            UserError: there is no such label; with the nearest right name.
+        """
+        rank = self._id_of_name.get(name)
+        if rank is None:
+            rank = self._id_of_name.get(tidy_name(name))
+        if rank is None:
             raise UserError(
                 f"unknown label {name!r}{nearest(name, self.names)}: expected one of {self._summary()}"
-            ) from None
+            )
+        return rank
 
     def ids(self, names: Iterable[str]) -> list[int]:
         """The sorted ranks of `names`, most frequent first. Raises: UserError at the first unknown name."""
@@ -151,3 +162,15 @@ class LabelVocabulary:
 def _rank(name_and_count: tuple[str, int]) -> tuple[int, str]:
     name, count = name_and_count
     return -count, name
+
+
+def tidy_name(text: str) -> str:
+    """A name in Unicode's composed form, of normal width, without invisible characters and doubled blanks.
+
+    >>> tidy_name(" mer  bleue\\u200b"), tidy_name("cafe\\u0301") == "café", tidy_name("\\uff33ky")
+    ('mer bleue', True, 'Sky')
+    """
+    if not text.isascii():
+        text = _WIDE.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    return " ".join(text.split())

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from tfrecords.sources.table_files import is_text
+from tfrecords.vocabulary import tidy_name
 
 ABSENT, PRESENT, MINUS_ONE, BLANK = 0, 1, -1, None
 _WRONG = object()
 _STATES = {"1": PRESENT, "0": ABSENT, "-1": MINUS_ONE, "": BLANK}
 _STATES |= {"1.0": PRESENT, "0.0": ABSENT, "-1.0": MINUS_ONE}
 _STATES |= {word: state for state, word in enumerate(("false", "true"))}
+_LIST = re.compile(  # NumPy's, too, with and without its name
+    r"(?:array|set|frozenset|list)?\(?[\[({](?P<body>.*?)[\])}]\)?(?:, dtype=\S+\))?", re.DOTALL
+)
 _QUOTED = re.compile(r"""\s*,?\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
-# Blanks of width zero and marks of direction. Joiners are part of emoji and of Persian words.
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _JOINERS = re.compile("[\u200c\u200d\ufe0e\ufe0f]")
-_WIDE = re.compile("[\u3000\uff01-\uffee]+")
 
 Place = tuple[str, int]
 """A table's path, and a line in it, from 1."""
@@ -104,18 +105,6 @@ class LabelNames:
         return name
 
 
-def tidy_name(text: str) -> str:
-    """A name in Unicode's composed form, of normal width, without invisible characters and doubled blanks.
-
-    >>> tidy_name(" mer  bleue\\u200b"), tidy_name("cafe\\u0301") == "café", tidy_name("\\uff33ky")
-    ('mer bleue', True, 'Sky')
-    """
-    if not text.isascii():
-        text = _WIDE.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
-        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
-    return " ".join(text.split())
-
-
 class LabelCells:
     """Reads cells of joined labels and counts what tells whether they were split as they should be."""
 
@@ -128,6 +117,8 @@ class LabelCells:
         """Those of them that hold the separator."""
         self.pieces: Counter[str] = Counter()
         """What the separator left of these cells -> how often."""
+        self.listed: Counter[str] | None = Counter()
+        """Of lists, as long as none holds several texts: their texts -> how often; then None."""
 
     def read(self, cell: Any, place: Place) -> tuple[str, ...]:
         """The labels of a cell, each once, in their order.
@@ -136,11 +127,12 @@ class LabelCells:
             ValueError: it is neither text nor a list of texts; the message says what it is.
         """
         if isinstance(cell, str):
-            pieces = self._split(cell)
+            listed = self._parse_list(cell.strip())
+            pieces = self._split(cell) if listed is None else self._note_list(listed)
         elif cell is None or cell != cell:  # JSON's null, and NaN
             pieces = ["null" if cell is None else "NaN"]
         else:
-            pieces = _read_list(cell)
+            pieces = self._note_list(_read_list(cell))
         read = self.names.read
         return tuple(dict.fromkeys(name for piece in pieces if (name := read(piece, place))))
 
@@ -150,9 +142,6 @@ class LabelCells:
             return []
         if self.separator is None:
             return [text]
-        listed = parse_list(text)
-        if listed is not None:
-            return listed
         self.num_cells += 1
         if self.separator == " ":
             pieces = text.split()
@@ -162,47 +151,66 @@ class LabelCells:
         self.pieces.update(pieces)
         return pieces
 
+    def _parse_list(self, text: str) -> list[str] | None:
+        try:
+            return parse_list(text)
+        except ValueError:
+            if self.separator is None:  # a label in brackets
+                return None
+            raise
+
+    def _note_list(self, names: list[str]) -> list[str]:
+        if len(names) > 1:
+            self.listed = None
+        elif self.listed is not None:
+            self.listed.update(names)
+        return names
+
 
 def parse_list(text: str) -> list[str] | None:
     """The texts of a list that stands in a cell as text; None where the cell is none.
 
     >>> parse_list("['sea', 'sky']"), parse_list('["sea", "sky"]'), parse_list("['sea' 'sky']")
     (['sea', 'sky'], ['sea', 'sky'], ['sea', 'sky'])
-    >>> parse_list('{"choices": ["sea"]}'), parse_list("[]"), parse_list("sea")
-    (['sea'], [], None)
+    >>> parse_list('{"choices": ["sea"]}'), parse_list("('sea', 'sky')"), parse_list("[]")
+    (['sea'], ['sea', 'sky'], [])
+    >>> parse_list("sea"), parse_list("(sea)")
+    (None, None)
 
     Raises:
         ValueError: it begins and ends as a list, but is none of texts.
     """
-    if text.startswith("{") and text.endswith("}") and '"choices"' in text:
-        try:
-            return _read_list(json.loads(text))
-        except json.JSONDecodeError:
-            return None
-    if not (text.startswith("[") and text.endswith("]")):
+    found = _LIST.fullmatch(text)
+    if found is None:
         return None
-    try:
-        return _read_list(json.loads(text))
-    except json.JSONDecodeError:
-        pass
-    body, place, found = text[1:-1], 0, []
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = read(text)
+            if isinstance(value, dict):
+                return _read_list(value)
+            if read is json.loads:
+                return _read_list(value)
+            break
+    body, place, names = found["body"], 0, []
     while quoted := _QUOTED.match(body, place):  # Python's own reader would join 'a' 'b' to 'ab'
-        found.append(ast.literal_eval(quoted[1].replace("\n", " ")))
+        names.append(ast.literal_eval(quoted[1].replace("\n", " ")))
         place = quoted.end()
-    if body[place:].strip(" \t\r\n,"):
-        raise ValueError(
-            f"the labels {text[:60]!r} look like a list but are none of quoted texts: expected ['sea', 'sky']"
-            ", or text that --label-separator splits"
-        )
-    return found
+    if not body[place:].strip(" \t\r\n,"):
+        return names
+    if not names and text[0] in "({":  # brackets around plain words
+        return None
+    raise ValueError(
+        f"the labels {text[:60]!r} look like a list but are none of quoted texts: expected ['sea', 'sky'], "
+        "or text that --label-separator splits"
+    )
 
 
 def _read_list(value: Any) -> list[str]:
     if isinstance(value, dict) and value.keys() == {"choices"}:  # Label Studio's
         value = value["choices"]
         value = [value] if isinstance(value, str) else value
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return value
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return list(value)
     raise ValueError(
         f"the labels are {str(value)[:60]}: expected a list of texts, a joined text, or an object of 1 and 0"
     )

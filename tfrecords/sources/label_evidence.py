@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tfrecords.sources.label_cells import (
@@ -42,11 +43,17 @@ NO_NAMES = frozenset(
 )
 """What programs write for "nothing", folded; hardly ever a label."""
 _STRONG = {",": "comma", "|": "pipe", ";": "semicolon", "\t": "tab", "\n": "line break"}
+_STRONG |= {
+    "\uff0c": "wide comma",
+    "\u3001": "Chinese comma",
+    "\uff1b": "wide semicolon",
+    "\uff5c": "wide pipe",
+}
 """Separators that names of labels seldom hold."""
 _WEAK = {"/": "slash", "+": "plus", "&": "ampersand", "_": "underscore", "-": "hyphen", ":": "colon"}
-_WEAK |= {" ": "blank"}  # last: it may stand around all others
-"""Separators that names often hold: what they part must be labels by itself."""
-
+"""Separators that names often hold, as all other signs: what they part must be labels by itself."""
+_IN_NAMES = frozenset("'\u2019\"()[]{}.")
+"""Signs that are part of names or stand around them."""
 _LIKE_LABELS = re.compile("label|tag|class|categor|target|genre|finding|attribute|choice", re.IGNORECASE)
 _MOST_LABELS = 100_000
 """Of more different labels, the most frequent are judged."""
@@ -70,32 +77,29 @@ def explain_joined(cells: LabelCells, column: str, num_rows: int) -> str | None:
     of_given = f"holds no {cells.separator!r} in {count('row', num_rows)}"
     if cells.num_separated:
         of_given = f"holds {cells.separator!r} in {cells.num_separated:,} of {count('row', num_rows)}"
-    flag = (
-        "$'\\n'"
-        if found.separator == "\n"
-        else "$'\\t'"
-        if found.separator == "\t"
-        else f"'{found.separator}'"
-    )
+    elif not cells.num_cells:
+        of_given = "has lists of one text each"
     holds = "holds" if found.num_cells == 1 else "hold"
+    typed = {"\n": "'\\n'", "\t": "'\\t'"}.get(found.separator, f"'{found.separator}'")
+    advice = f"pass --label-separator {typed}" if cells.num_cells else "give each label a text of its own"
     return (
         f"the column {column!r} {of_given}, but {count('cell', found.num_cells)} {holds} a {found.word} "
-        f"({found.example!r}): pass --label-separator {flag}, or --label-separator none if each cell is one "
-        "label"
+        f"({found.example!r}): {advice}, or --label-separator none if each is one label"
     )
 
 
 def _find_joined(cells: LabelCells) -> _Joined | None:
     if cells.separator is None:
         return None
+    pieces = cells.pieces if cells.num_cells else cells.listed or {}
     counts: Counter[str] = Counter()
-    for piece, num in cells.pieces.items():
+    for piece, num in pieces.items():
         counts[piece.strip()] += num
     del counts[""]
     counts = Counter(dict(counts.most_common(_MOST_LABELS)))
     total = counts.total()
-    for separator, word in (*_STRONG.items(), *_WEAK.items()):
-        parts = {label: tuple(filter(None, map(str.strip, label.split(separator)))) for label in counts}
+    for separator, word in _list_separators(counts).items():
+        parts = {label: _split(label, separator) for label in counts}
         parts = {label: pieces for label, pieces in parts.items() if len(pieces) > 1}
         num_cells = sum(counts[label] for label in parts)
         if not parts or separator == cells.separator:
@@ -111,6 +115,21 @@ def _find_joined(cells: LabelCells) -> _Joined | None:
             example = max(of_labels or parts, key=lambda label: (counts[label], label))
             return _Joined(separator, word, num_cells, example)
     return None
+
+
+def _list_separators(labels: Iterable[str]) -> dict[str, str]:
+    """What may join labels, each with its name; the blank is last, for it may stand around all others."""
+    others = sorted({sign for label in labels for sign in label if not sign.isalnum() and not sign.isspace()})
+    known = {**_STRONG, **_WEAK}
+    signs = (sign for sign in others if sign not in known and sign not in _IN_NAMES)
+    signs = {sign: f"{sign!r}" for sign in signs if unicodedata.category(sign)[0] in "PS"}
+    return {**known, **signs, " ": "blank"}
+
+
+def _split(label: str, separator: str) -> tuple[str, ...]:
+    if separator == " ":
+        return tuple(label.split())
+    return tuple(filter(None, map(str.strip, label.split(separator))))
 
 
 def _is_combination(counts: Mapping[str, int], parts: Mapping[str, tuple[str, ...]]) -> bool:

@@ -34,8 +34,8 @@ SPLIT_COLUMNS = ("split",)
 CONFIDENCE_COLUMNS = ("confidence", "conf", "score", "probability")
 UNKNOWN_COLUMNS = ("unknown", "ignored")
 _LIKE_SPLITS = re.compile(
-    "(data)?(split|subset|partition|fold|phase|stage|usage|set)(name)?|dataset|(is)?(train|valid|val|test)(ing)?"
-    "|(is)?validation|traintest|trainvaltest"
+    "(data)?(split|subset|partition|fold|phase|stage|usage|set)(name)?|dataset|is(train|valid|val|test)(ing)?"
+    "|isvalidation|traintest|trainvaltest"
 )
 _SPLIT_VALUES = {"0", "1", "2", "true", "false", "0.0", "1.0", "2.0"}
 

@@ -15,13 +15,13 @@ from tfrecords.sources.label_cells import (
     Place,
     tell_place,
     tell_places,
-    tidy_name,
 )
 from tfrecords.sources.label_rows import Row, join_rows
 from tfrecords.sources.split_files import SPLIT_OF_WORD, SplitFile
 from tfrecords.sources.table_columns import Roles, find_confidence, read_rows
 from tfrecords.sources.table_files import TableFile, open_table
 from tfrecords.sources.table_options import TableOptions
+from tfrecords.vocabulary import tidy_name
 from tfrecords.words import count
 
 _MOST_WORDS = 20
