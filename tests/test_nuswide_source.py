@@ -15,6 +15,7 @@ from tfrecords.build import build
 from tfrecords.errors import UserError
 from tfrecords.report_records import read_truth
 from tfrecords.sources.nuswide import NusWide81, NusWide1000
+from tfrecords.sources.nuswide_lists import NusWideLists
 from tfrecords.vocabulary import LabelVocabulary
 
 NUSWIDE = SHARED / "data" / "nuswide"
@@ -99,6 +100,95 @@ def test_the_command_line_builds_both(root, tmp_path, capsys):
         (line,) = read_as_readme_says(tmp_path / "data" / name, "test")
         names = "['concept05', 'concept80']" if name == "nuswide81" else "['tag5', 'tag80']"
         assert line.startswith("[") and line.endswith(f"] {names}")
+
+
+@pytest.mark.parametrize("spell", [lambda name: name, lambda name: name.partition("_")[2] or name])
+def test_all_images_may_lie_in_one_folder(root, tmp_path, spell):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (root / "Flickr").rglob("*.jpg"):
+        path.rename(flat / spell(path.name))
+    found = {
+        item.image_id: item.image_path
+        for item in NusWide81(root, flat).annotations("train")
+        if isinstance(item, Annotation)
+    }
+    assert found == {
+        image_id: str(flat / spell(image_id.rpartition("/")[2]))
+        for image_id in ("actor/0001_1.jpg", "zoo/0003_3.jpg", "zoo/4.jpg")
+    }
+    (flat / spell("0003_3.jpg")).unlink()
+    assert read(NusWide81(root, flat), "train")[0].keys() == found.keys()  # it is missing when it is read
+
+
+# ---- lists of lines such as `path 0 1 0`
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Hashing's three lists, where train.txt is a part of database.txt, and images under other folders."""
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    lines = {
+        "database": ("1.jpg 0 1 0", "in here/2 b.jpg\t1 1 0 ", "3.jpg 0 0 0"),
+        "train": ("1.jpg 0 1 0",),
+        "test": ("4.jpg 0 0 1",),
+    }
+    for name, rows in lines.items():
+        (folder / f"{name}.txt").write_text("".join(f"/home/someone/nus/{row}\n" for row in rows))
+    (folder / "names.txt").write_text("sky\nsea\n\nboat\n")
+    for number, name in enumerate(("1.jpg", "2 b.jpg", "3.jpg", "4.jpg")):
+        (folder / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6), (number, 0, 0)).save(folder / "photos" / name)
+    return folder
+
+
+def test_lists_of_zeros_and_ones_are_read_with_the_names_of_a_file(lists, tmp_path, capsys):
+    source = NusWideLists([lists], names=lists / "names.txt")
+    assert read(source, "train")[0] == {"photos/1.jpg": ("sea",), "photos/2 b.jpg": ("sky", "sea")}
+    assert read(source, "train")[1] == {"photos/3.jpg": "untagged"}
+    assert (source.splits(), source.label_names()) == (("train", "test"), ("sky", "sea", "boat"))
+    one = NusWideLists([lists / "train.txt"], names=lists / "names.txt")
+    assert read(one, "train")[0] == {"photos/1.jpg": ("sea",)} and one.splits() == ("train",)
+    words = f"train={lists / 'database.txt'},test={lists / 'test.txt'}"
+    command = ["build", "nuswide81", "--from", words, "--names", str(lists / "names.txt")]
+    assert main([*command, "--name", "mine", "--data-dir", str(tmp_path / "data")]) == 0
+    assert LabelVocabulary.load(tmp_path / "data" / "mine").names == ("sea", "sky", "boat")
+    assert main([*command, "--images", str(tmp_path / "none")]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_lists_of_81_columns_have_the_names_of_the_owners(lists, root):
+    flags = " ".join("1" if number in (0, 80) else "0" for number in range(81))
+    (lists / "train.txt").write_text(f"1.jpg {flags}\n")
+    (lists / "database.txt").unlink()
+    shutil.copytree(root / "ConceptsList", lists / "ConceptsList")
+    source = NusWideLists([f"train={lists / 'train.txt'}"])
+    assert read(source, "train")[0] == {"photos/1.jpg": ("concept00", "concept80")}
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "message"),
+    [
+        ("1.jpg 0 1", None, r"database.txt line 1: has 2 columns of 0 and 1 and no names: give a file of"),
+        ("1.jpg 0 1", "sky\nsea\nboat", r"names.txt: 3 names, 3 of them different, and .* has 2 columns"),
+        ("1.jpg 0 1", "sky\nsky", r"names.txt: 2 names, 1 of them different"),
+        (
+            "1.jpg 0 1\n2.jpg 0",
+            "sky\nsea",
+            r"line 2: has 1 behind '2.jpg', expected a path and then 2 times 0 or 1",
+        ),
+        ("1.jpg 0 1\n2.jpg 0 2", "sky\nsea", r"line 2: has none behind '2', expected a path"),
+        ("1.jpg", "sky\nsea", r"line 1: has none, expected a path and then 0 and 1"),
+        ("\n", "sky\nsea", r"database.txt: is empty: expected lines such as"),
+    ],
+)
+def test_lists_that_cannot_be_read_are_told_by_their_line(lists, line, names, message):
+    (lists / "database.txt").write_text(line)
+    if names is not None:
+        (lists / "names.txt").write_text(names)
+    with pytest.raises(UserError, match=message):
+        list(NusWideLists([lists], names=names and lists / "names.txt").items())
 
 
 # ---- mistakes

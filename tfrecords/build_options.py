@@ -74,25 +74,48 @@ _From = Annotated[Path, tyro.conf.arg(name="from", metavar="FOLDER")]
 class BuildNusWide81(BuildOptions):
     """Read NUS-WIDE's 81 concepts, as its owners ship them; missing images are skipped and counted."""
 
-    root: _From = tyro.MISSING
-    """Folder that holds ImageList, ConceptsList and Groundtruth."""
+    root: Annotated[_Several, tyro.conf.arg(name="from", metavar="FOLDER|LIST")] = ()
+    """Folder that holds ImageList, ConceptsList and Groundtruth; or lists of lines such as `path 0 1 0`, one
+    a split: train=database.txt,test=test.txt."""
     images: _Images = None
-    """Folder that the names of the image lists start from; Flickr in the other folder by default."""
+    """Folder that the names of the image lists start from, or that holds all images; Flickr in the other
+    folder by default, of other lists their own."""
+    names: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Of lists such as `path 0 1 0`, the names of the columns, one a line; Concepts81.txt beside them by
+    default."""
     untagged: Literal["drop", "keep"] = "drop"
     """Images without any label: drop them, as the paper's protocol does, or keep them."""
     name: str = "nuswide81"
     """Name of the data set."""
 
+    def __post_init__(self):
+        if not self.root:
+            raise UserError("missing --from")
+
     def make_source(self) -> Source:
-        return make_source("nuswide81", root=self.root, images=self.images, untagged=self.untagged)
+        from tfrecords.sources.nuswide_lists import NusWideLists
+
+        if NusWideLists.are_lists(self.root):
+            return NusWideLists(self.root, self.images, self.names, self.untagged)
+        if self.names is not None:
+            raise UserError(
+                f"--names {self.names}: is for lists such as `path 0 1 0`; {self.root[0]} has its own names: "
+                "leave it out"
+            )
+        return make_source("nuswide81", root=self.root[0], images=self.images, untagged=self.untagged)
 
 
 @dataclass
-class BuildNusWide1000(BuildNusWide81):
+class BuildNusWide1000(BuildOptions):
     """Read NUS-WIDE's 1,000 tags, as its owners ship them; missing images are skipped and counted."""
 
     root: _From = tyro.MISSING
     """Folder that holds ImageList and NUS_WID_Tags."""
+    images: _Images = None
+    """Folder that the names of the image lists start from, or that holds all images; Flickr in the other
+    folder by default."""
+    untagged: Literal["drop", "keep"] = "drop"
+    """Images without any label: drop them, as the paper's protocol does, or keep them."""
     name: str = "nuswide1000"
     """Name of the data set."""
 

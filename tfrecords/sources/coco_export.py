@@ -10,7 +10,6 @@ name both. Boxes and areas are carried where they are whole.
 from __future__ import annotations
 
 import os
-import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from tfrecords.manifest import SPLITS
 from tfrecords.sources.archives import split_archive
 from tfrecords.sources.coco_files import CocoFile, read_coco
 from tfrecords.sources.coco_layout import find_inputs
-from tfrecords.sources.exported_images import AmbiguousName, ExportedImages, ExportSource, spell_name
+from tfrecords.sources.exported_images import ExportedImages, ExportSource, locate, spell_name
 from tfrecords.sources.nearest_image import explain_missing
 from tfrecords.urls import is_url
 
@@ -91,7 +90,7 @@ class CocoSource(ExportSource):
             images = ExportedImages(found.images, (stem, Path(found.path).parent.name, found.split))
             prefix = os.path.relpath(found.images, top) if top else found.split
             for image in file.images:
-                item = _find_image(image.file_name, images, "" if prefix == os.curdir else prefix)
+                item = locate(image.file_name, images, "" if prefix == os.curdir else prefix)
                 if isinstance(item, Skip):
                     yield found.split, item
                     continue
@@ -129,20 +128,6 @@ class CocoSource(ExportSource):
 
     def arguments(self) -> dict:
         return {"from": [f"{found.split}={os.path.basename(found.path)}" for found in self.inputs]}
-
-
-def _find_image(name: str, images: ExportedImages, prefix: str) -> tuple[str, str] | Skip:
-    """The id and the path of an image; its path as it is written where it is not there."""
-    try:
-        found = images.find(name)
-    except AmbiguousName as problem:
-        return Skip(name, "ambiguous_image", f"{name}: {problem}")
-    if found is not None:
-        return posixpath.join(prefix, found.name), found.path
-    spelled = spell_name(name)
-    if not spelled:
-        return Skip(name, "no_image_path", f"{name!r} names no file")
-    return posixpath.join(prefix, spelled[-1]), os.path.join(images.path, spelled[-1])
 
 
 def _common_folder(folders: Sequence[str]) -> str | None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from tfrecords.annotations import Skip
 from tfrecords.sources.archives import open_archive, split_archive
 from tfrecords.sources.base import Source, find_inside, stamp_file
 from tfrecords.sources.image_files import ImageFolder
@@ -177,6 +178,24 @@ class ExportSource(Source):
 
     def _find_archive(self, annotation) -> tuple[str, str] | None:
         return split_archive(annotation.image_path) if self.has_archives() else None
+
+
+def locate(name: str, images: ExportedImages, prefix: str = "") -> tuple[str, str] | Skip:
+    """The id and the path of the image that an export calls `name`.
+
+    Where it is not there, its path as it is written: that is told when it is read. An id is the path as seen
+    from the folder of images, behind `prefix`.
+    """
+    try:
+        found = images.find(name)
+    except AmbiguousName as problem:
+        return Skip(name, "ambiguous_image", f"{name}: {problem}")
+    if found is not None:
+        return posixpath.join(prefix, found.name), found.path
+    spelled = spell_name(name)
+    if not spelled:
+        return Skip(name, "no_image_path", f"{name!r} names no file")
+    return posixpath.join(prefix, spelled[-1]), os.path.join(images.path, spelled[-1])
 
 
 def spell_name(name: str) -> list[str]:

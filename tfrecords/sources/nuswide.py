@@ -1,4 +1,4 @@
-"""NUS-WIDE as its owners ship it enters: image lists, label files, tags; annotations leave.
+"""Reads NUS-WIDE as its owners ship it: image lists, label files, tags.
 
     python -m tfrecords build nuswide81 --from NUS-WIDE --images NUS-WIDE/Flickr
     python -m tfrecords build nuswide1000 --from NUS-WIDE --images NUS-WIDE/Flickr
@@ -11,6 +11,7 @@ Chua et al., NUS-WIDE: a real-world web image database, CIVR 2009.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -19,12 +20,14 @@ from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError, nearest
 from tfrecords.sources.base import Source, is_folder, join_inside
 from tfrecords.sources.table_files import is_text
+from tfrecords.urls import is_url
 
 if TYPE_CHECKING:
     import numpy as np
 
 _WORDS = {"train": "Train", "test": "Test"}  # split here -> word in the owners' file names
 _ZERO, _ONE = b"01"
+_FLICKR_NUMBER = re.compile(r"^\d+_(\d+\.)")
 _CHUNK_BYTES = 1 << 26
 OWNERS = (
     "the owners give out the label files at https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/"
@@ -38,6 +41,7 @@ class NusWide81(Source):
     Args:
         root: the folder with `ImageList` and the label files, as the archives unpack.
         images: the folder, or a URL, that the names of the image lists start from; `root/Flickr` by default.
+            On a disk it may also hold all images without their folders, as `0001_124984.jpg` or `124984.jpg`.
             Images that are not there (dead links are common) are skipped and counted as `missing_image`.
         untagged: `drop` skips images without any label, as the paper's protocol does; `keep` keeps them.
     """
@@ -66,11 +70,12 @@ class NusWide81(Source):
         rows, columns = self._read_positives(split, len(images))
         ends = rows.searchsorted(range(len(images)), side="right")
         start = 0
+        places = _ImagePlaces(self.images)
         for image, end in zip(images, ends, strict=True):
             labels = tuple(names[column] for column in columns[start:end])
             start = end
             image_id = image.replace("\\", "/")
-            path = join_inside(self.images, image_id)
+            path = places.find(image_id)
             if path is None:
                 yield Skip(image_id, "path_outside_images", f"{image} climbs out of {self.images}")
             elif not labels and self.untagged == "drop":
@@ -125,7 +130,10 @@ class NusWide81(Source):
     def _find(self, file: str) -> Path:
         path = Path(self.root) / file
         if not path.is_file():
-            raise UserError(f"{path}: no such file: --from is the folder that holds ImageList; {OWNERS}")
+            raise UserError(
+                f"{path}: no such file: --from is the folder that holds ImageList, or a list of lines such "
+                f"as `path 0 1 0`; {OWNERS}"
+            )
         return path
 
 
@@ -147,6 +155,30 @@ class NusWide1000(NusWide81):
         path = self._find(f"NUS_WID_Tags/{_WORDS[split]}_Tags1k.dat")
         rows, columns = zip(*_read_flags(path, num_images, self.num_labels), strict=True)
         return np.concatenate(rows), np.concatenate(columns)
+
+
+class _ImagePlaces:
+    """Where the images lie: in the owners' folders, or all in one, by their names or by Flickr's number.
+
+    >>> _ImagePlaces("gs://nuswide/Flickr").find("actor/0001_124984.jpg")
+    'gs://nuswide/Flickr/actor/0001_124984.jpg'
+    """
+
+    def __init__(self, root: str):
+        self.root = root
+        self._names = frozenset() if is_url(root) else frozenset(os.listdir(root))
+
+    def find(self, image: str) -> str | None:
+        """The path of `actor/0001_124984.jpg`, which need not be there; None where it climbs out."""
+        path = join_inside(self.root, image)
+        if path is None or is_url(self.root):
+            return path
+        folder, _, name = image.rpartition("/")
+        if folder.partition("/")[0] in self._names:
+            return path
+        number = _FLICKR_NUMBER.sub(r"\1", name)
+        found = next((each for each in (name, number) if each in self._names), None)
+        return path if found is None else os.path.join(self.root, found)
 
 
 def _read_flags(path: Path, num_rows: int, num_columns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

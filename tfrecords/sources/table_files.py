@@ -196,8 +196,9 @@ class JsonTable(TableFile):
 def _explain_no_header(cells: Sequence[str]) -> str | None:
     if len(cells) > 2 and set(cells[1:]) <= {"0", "1"}:
         return (
-            "is of the form `path 0 1 0`, without names of labels: `python -m tfrecords build nuswide81` "
-            "reads such lists of NUS-WIDE; of others name the columns with --columns image,FIRST,SECOND,..."
+            "is of the form `path 0 1 0`, without names of labels: name the columns with --columns "
+            "image,FIRST,SECOND,...; or `python -m tfrecords build nuswide81 --from FILE --names NAMES` "
+            "reads it with a file of names"
         )
     if not any(map(IMAGE_SUFFIX.search, cells)):
         return None
