@@ -36,7 +36,7 @@ def test_no_pause_between_two_lines_is_three_seconds_long():
 
 def test_what_is_over_at_once_says_nothing(monkeypatch, capsys):
     monkeypatch.setattr(progress_module, "FIRST_LINE_S", 2.0)
-    with show_progress("features of train", total=9, unit="images") as bar:
+    with show_progress("features of train", total=9, unit="image") as bar:
         bar.update(9)
     with show_progress("drawing"):
         pass
@@ -44,7 +44,7 @@ def test_what_is_over_at_once_says_nothing(monkeypatch, capsys):
 
 
 def test_in_a_pipe_lines_say_how_much_is_done_and_how_long_it_will_take(quick, capsys):
-    with show_progress("features of train", total=3000, unit="images", initial=1000) as bar:
+    with show_progress("features of train", total=3000, unit="image", initial=1000) as bar:
         bar.update(1000)
         time.sleep(0.2)
         bar.update(1000)
@@ -64,7 +64,7 @@ def test_a_step_of_unknown_length_says_since_when(quick, capsys):
 
 def test_only_the_innermost_speaks(quick, capsys):
     with show_progress("comparing", total=2) as outer:
-        with show_progress("features", total=4, unit="images") as inner:
+        with show_progress("features", total=4, unit="image") as inner:
             inner.update(1)
             time.sleep(0.1)
         middle = capsys.readouterr().err
@@ -144,7 +144,7 @@ SCRIPT = """
 import time
 from tfrecords import progress as module
 module.FIRST_LINE_S = 0.05
-with module.show_progress("features", total=4, unit="images") as bar:
+with module.show_progress("features", total=4, unit="image") as bar:
     for _ in range(4):
         time.sleep(0.15)
         bar.update()

@@ -28,6 +28,7 @@ from typing import Any
 from tfrecords.errors import UserError
 from tfrecords.framing import DamagedFile
 from tfrecords.progress import show_progress
+from tfrecords.quiet import silence_native_stderr
 from tfrecords.urls import (
     delete,
     import_beam,
@@ -89,7 +90,7 @@ class BeamWriter:
             with show_progress(
                 f"writing shards on {self.runner}",
                 len(places),
-                "shards",
+                "shard",
                 count_done=None if is_url(folder) else functools.partial(_count_staged, places),
             ):
                 self._run(places)
@@ -135,10 +136,13 @@ def run_pipeline(
     import apache_beam as beam
 
     found = _make_options(runner, options, workers)
+    # Workers of this machine inherit stderr, and greet; what goes wrong in them is raised here.
+    is_local = runner == "DirectRunner"
     try:
-        pipeline = beam.Pipeline(options=found)
-        add_steps(pipeline)
-        state = pipeline.run().wait_until_finish()
+        with silence_native_stderr() if is_local else contextlib.nullcontext():
+            pipeline = beam.Pipeline(options=found)
+            add_steps(pipeline)
+            state = pipeline.run().wait_until_finish()
     except Exception as error:  # of every kind: what a runner raises, it also wraps
         raise UserError(f"the pipeline failed on {runner}: {last_line(error)}") from error
     if state not in (None, "DONE"):

@@ -73,7 +73,7 @@ def build(
     try:
         with _appearing_folder(target, overwrite) as folder:
             counts: Counter[str] = Counter()
-            with show_progress("reading labels", unit="images", shown=progress) as bar:
+            with show_progress("reading labels", unit="image", shown=progress) as bar:
                 items = _count_labels(_read_items(source), counts, bar.update)
                 filled = AnnotationStore.fill(folder / _STORE_FILE_NAME, items)
             with filled as store:
@@ -199,7 +199,7 @@ def _explain_few_labels(counts: Mapping[str, int], num_images: int) -> str:
 
 def _write_records(tasks: Sequence[ShardTask], write: ShardWriter, progress: bool) -> list[ShardResult]:
     num_images = sum(len(task.annotations) for task in tasks)
-    with show_progress("writing records", num_images, "images", shown=progress) as bar:
+    with show_progress("writing records", num_images, "image", shown=progress) as bar:
         return write(tasks, bar.update)
 
 

@@ -1,6 +1,6 @@
 """Says what a command is doing and how far it is, so that none is silent for more than three seconds.
 
-    with show_progress("features of train", total=3000, unit="images") as bar:
+    with show_progress("features of train", total=3000, unit="image") as bar:
         bar.update(32)
     with show_progress("drawing the figures"):
         ...
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TextIO
 
 from tfrecords.quiet import open_stderr, silence_native_stderr
+from tfrecords.words import count, plural
 
 FIRST_LINE_S = 0.3
 """What is over sooner than this says nothing."""
@@ -116,7 +117,7 @@ class Progress:
         return tqdm(
             total=self.total,
             desc=self.words,
-            unit=f" {self.unit}",
+            unit=f" {plural(self.unit, 0)}",
             initial=self.count,
             file=self._stream,
             **({"dynamic_ncols": True} if _find_width(self._stream) else {"ncols": _WIDTH}),
@@ -156,14 +157,15 @@ class Progress:
         if self.total:
             parts.append(f"{100 * self.count / self.total:.0f} %")
             done = self.count - self._initial
-            if done > 0:
+            if done > 0 and self.count < self.total:
                 left_s = self._elapsed_s * max(self.total - self.count, 0) / done
                 parts.append(f"{_format_s(left_s)} left")
         return f"{self.words}: {', '.join(parts)}" if parts else f"{self.words} ... {self._format_elapsed()}"
 
     def _format_count(self) -> str:
-        of = f" of {self.total:,.0f}" if self.total is not None and self.count != self.total else ""
-        return f"{self.count:,.0f}{of} {self.unit}"
+        if self.total is None or self.count == self.total:
+            return count(self.unit, round(self.count))
+        return f"{self.count:,.0f} of {count(self.unit, round(self.total))}"
 
     def _format_elapsed(self) -> str:
         return _format_s(self._elapsed_s)
@@ -191,7 +193,7 @@ def show_progress(
     Args:
         words: what it is: "features of train".
         total: how much there is to do; None where nobody knows.
-        unit: of what is counted, in the plural; "" shows a share or the time alone.
+        unit: of what is counted, in the singular; "" shows a share or the time alone.
         initial: what was done before.
         shown: whether to say anything at all.
         at_once: say the words now, and not only where it takes a moment.

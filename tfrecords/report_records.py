@@ -73,7 +73,7 @@ def read_contents(dataset_dir: str | Path, progress: bool = False) -> Contents:
     vocabulary = manifest.load_vocabulary(dataset_dir)
     manifest.check_shards(dataset_dir)
     num_images = sum(split.num_images for split in manifest.splits.values())
-    with show_progress("reading records", num_images, "images", shown=progress) as bar:
+    with show_progress("reading records", num_images, "image", shown=progress) as bar:
         records = {
             split: read_records(dataset_dir, manifest, vocabulary, split, bar.update)
             for split in manifest.splits

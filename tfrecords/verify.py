@@ -75,7 +75,7 @@ def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool =
     }
     every = [task for shards in tasks.values() for task in shards]
     counts = [task.shard.num_records for task in every]
-    with show_progress("reading records", sum(counts), "images", shown=progress) as bar:
+    with show_progress("reading records", sum(counts), "image", shown=progress) as bar:
         results = iter(run_tasks(_verify_shard, every, counts, workers, bar.update))
     found = {split: [next(results) for _ in shards] for split, shards in tasks.items()}
     problems = [problem for shards in found.values() for shard in shards for problem in shard.problems]

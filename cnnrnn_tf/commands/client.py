@@ -58,7 +58,7 @@ class Client(SearchOptions):
         report = Report(self.json, given)
         for problem in problems:
             report.add_problem(*problem)
-        with show_progress("tagging", total=len(paths), unit="images") as bar:
+        with show_progress("tagging", total=len(paths), unit="image") as bar:
             report.print = bar.print
             for path, image in tag_paths(paths, lambda files: server.tag_each(files, given, options)):
                 report.add(path, image)

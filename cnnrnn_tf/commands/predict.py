@@ -78,7 +78,7 @@ class Predict:
         calibration = tagger.calibration
         report.word = "marginal" if calibration is None else "probability"
         report.facts = {"calibrated": calibration is not None}
-        with show_progress("tagging", total=len(paths), unit="images") as bar:
+        with show_progress("tagging", total=len(paths), unit="image") as bar:
             report.print = bar.print
             for path, image in tag_paths(paths, lambda files: _tag(tagger, files, given, self.batch_size)):
                 report.add(path, image)

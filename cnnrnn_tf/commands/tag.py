@@ -194,6 +194,6 @@ def _show_progress(folder: str) -> Iterator[Progress]:
         with contextlib.suppress(OSError):
             bar.set_total(sum(1 for _ in walk_images(folder, IMAGE_SUFFIXES)))
 
-    with show_progress("tagging", unit="images") as bar, silence_native_stderr():
+    with show_progress("tagging", unit="image") as bar, silence_native_stderr():
         threading.Thread(target=count, daemon=True).start()
         yield bar

@@ -120,7 +120,7 @@ def _show(files, missing, shown):
     """A bar over all images of `files` that begins behind those whose features are kept."""
     total, num_missing = (sum(file.shard.num_records for file in each) for each in (files, missing))
     split = files[0].shard.file.rsplit("-", 3)[0]
-    return show_progress(f"features of {split}", total, "images", initial=total - num_missing, shown=shown)
+    return show_progress(f"features of {split}", total, "image", initial=total - num_missing, shown=shown)
 
 
 def _extract(files, dataset_dir, extract, batch_size, bar):

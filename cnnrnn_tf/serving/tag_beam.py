@@ -15,11 +15,13 @@ and shards that are there are not made again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from cnnrnn_tf.serving.tag_folder import MAX_FILE_BYTES, read_image, tag_batches
 from cnnrnn_tf.serving.tag_output import check_state, format_row, parse_row
 from tfrecords.beam import run_pipeline
 from tfrecords.errors import UserError
+from tfrecords.progress import Progress, show_progress
 from tfrecords.urls import delete, is_url, join_path, open_file, write_whole
 
 SUMMARY_FILE = "summary.json"
@@ -98,7 +101,15 @@ def tag_by_beam(
             | "Sum up" >> beam.Map(_write_summary, join_path(out, SUMMARY_FILE))
         )
 
-    run_pipeline(add_steps, runner, options)
+    with show_progress(
+        f"tagging on {runner}",
+        unit="shard",
+        count_done=None if is_url(out) else lambda: len(_list_files(out)),
+    ) as bar:
+        if not is_url(folder):
+            count = functools.partial(_count_shards, bar, folder, suffixes, num_images)
+            threading.Thread(target=count, daemon=True).start()
+        run_pipeline(add_steps, runner, options)
     summary = _read_json(join_path(out, SUMMARY_FILE))
     if summary is None:
         raise UserError(
@@ -227,6 +238,12 @@ def _prepare(out: str, made_of: dict, overwrite: bool) -> None:
     if _read_json(join_path(out, SUMMARY_FILE)) is not None:
         delete(join_path(out, SUMMARY_FILE))  # it says that all is there
     write_whole(state_path, [json.dumps(made_of, indent=1).encode() + b"\n"])
+
+
+def _count_shards(bar: Progress, folder: str, suffixes: Collection[str], num_images: int) -> None:
+    """Finds beside the tagging how many files there will be."""
+    with contextlib.suppress(OSError):
+        bar.set_total(sum(1 for _ in _plan_shards(folder, suffixes, num_images)))
 
 
 def _list_files(out: str) -> list[str]:

@@ -88,7 +88,7 @@ def predict_split(model: CNNRNN, dataset_dir: Path, split: str, decoding: Decodi
     decode = _make_decoder(model, decoding)
     batches = _feature_batches(model, dataset_dir, split)
     found = []
-    with show_progress(f"decoding {split}", len(labels.image_ids), "images") as bar:
+    with show_progress(f"decoding {split}", len(labels.image_ids), "image") as bar:
         for features in batches:
             found.append([part.numpy() for part in decode(features)])
             bar.update(len(features))

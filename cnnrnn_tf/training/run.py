@@ -339,7 +339,7 @@ def _fit(
     if not is_over(run_dir, settings.epochs, settings.patience):
         on_terminal = sys.stdout.isatty()
         total = None if on_terminal else settings.epochs * steps
-        with show_progress("training", total, "" if on_terminal else "steps", shown=shown) as teller:
+        with show_progress("training", total, "" if on_terminal else "step", shown=shown) as teller:
             teller.skip(start_epoch * steps)
             tellers = [TellSteps(teller, settings.epochs, only_first=on_terminal)]
             if on_epoch is not None:
