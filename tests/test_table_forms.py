@@ -1,10 +1,14 @@
 """Tables as people have them: lists as text, a row a label, a table a split, no header, JSON arrays."""
 
 import json
+import random
 import shlex
 
 import pytest
+from PIL import Image
 
+from tfrecords.__main__ import main
+from tfrecords.annotations import Annotation
 from tfrecords.errors import UserError
 from tfrecords.sources.table import TableSource
 from tfrecords.sources.table_options import parse_split_words
@@ -27,7 +31,8 @@ def make(tmp_path, monkeypatch):
 def read(source):
     """Image id -> labels and unknown labels, and the split where there are several."""
     items = list(source.items())
-    return {item.image_id: (split, item.labels, getattr(item, "ignored", None)) for split, item in items}
+    items = [(split, item) for split, item in items if isinstance(item, Annotation)]
+    return {item.image_id: (split, item.labels, item.ignored) for split, item in items}
 
 
 def labels_of(source):
@@ -568,3 +573,63 @@ def test_the_column_that_is_likely_to_hold_labels_is_suggested(make):
     with pytest.raises(UserError) as raised:
         read(make({"t.csv": "Image Index,Finding Labels,Age\na.png,Edema|Mass,58\n"}))
     assert str(raised.value).endswith("with --labels-column, such as --labels-column 'Finding Labels'")
+
+
+def test_a_label_that_sounds_like_none_is_said(make):
+    text = "image,labels\na.jpg,No Finding\nb.jpg,Edema\nc.jpg,Edema;Nodule\n"
+    source = make({"t.csv": text})
+    assert len(read(source)) == 3
+    (note,) = source.notes()
+    assert note == (
+        "taken as label like any other: 'No Finding'; if it says none, pass --no-label 'No Finding'"
+    )
+
+
+def test_every_flag_of_the_command_reaches_the_source(make, tmp_path, capsys):
+    for name in ("1_x.png", "2_x.png", "3_x.png"):
+        (tmp_path / "img").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "img" / name)
+    text = "1|sea|1|0|9\n1|sky|0|0|9\n2|sky|0.7|0|9\n3|none|1|1|9\n3|sky|1|1|9\n"
+    (tmp_path / "t.csv").write_text(text)
+    line = (
+        "build table --from t.csv --images img --name mine --columns photo,what,surely,part,_ "
+        "--image-column photo --labels-column what --split-column part --rows label "
+        "--confidence-column surely --confidence-threshold 0.5 --image-pattern {image}_*.png "
+        "--split-words 0=train,1=test --no-label none --label-separator none --ignore-columns _ --workers 1"
+    )
+    assert main(line.split()) == 0
+    out = capsys.readouterr().out
+    assert "1_x.png: 'sea'\n" in out and "2_x.png: 'sky'; unknown: 'sea'" in out
+    manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
+    assert {name: split["num_images"] for name, split in manifest["splits"].items()} == {
+        "train": 2,
+        "test": 1,
+    }
+    assert manifest["source_arguments"]["image_pattern"] == "{image}_*.png"
+    values = "image,a,b\n1_x.png,1,-1\n2_x.png,,1\n"
+    (tmp_path / "v.csv").write_text(values)
+    line = "build table --from v.csv --images img --minus-one absent --blank unknown --workers 1"
+    assert main(line.split()) == 0
+    assert "2_x.png: 'b'; unknown: 'a'" in capsys.readouterr().out
+    assert main(["build", "table"]) == 2
+    assert "error: missing --from" in capsys.readouterr().err
+
+
+def test_no_table_ends_in_anything_but_rows_or_an_error_that_names_it(make):
+    draw = random.Random(0)
+    csv = 'image;labels\na.jpg;"[\'a\', \'b\']"\nb.jpg;"{""choices"": [""a""]}"\n'
+    rows = [{"image": "a.jpg", "labels": ["sea"]}, {"image": "b.jpg", "labels": {"sea": 1, "x": None}}]
+    texts = {"t.csv": csv, "t.json": json.dumps(rows)}
+    signs = [*"\"',;\n\r[]{}\0\\\ufeff", "null", "-1", "\\u0000"]
+    forms = [{}, {"label_separator": "none"}, {"image_pattern": "*/{stem}*"}, {"rows": "label"}]
+    for _ in range(100):
+        name, text = draw.choice(list(texts.items()))
+        for _ in range(draw.randrange(1, 5)):
+            place = draw.randrange(len(text) + 1)
+            text = text[:place] + draw.choice(signs) + text[place + draw.randrange(3) :]
+        try:
+            found = read(make({name: text}, **draw.choice(forms)))
+        except UserError as error:
+            assert str(error).startswith(name), error
+        else:
+            assert all(not set(labels) & set(unknown) for _, labels, unknown in found.values())

@@ -22,6 +22,7 @@ _LIST = re.compile(  # NumPy's, too, with and without its name
     r"(?:array|set|frozenset|list)?\(?[\[({](?P<body>.*?)[\])}]\)?(?:, dtype=\S+\))?", re.DOTALL
 )
 _QUOTED = re.compile(r"""\s*,?\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _JOINERS = re.compile("[\u200c\u200d\ufe0e\ufe0f]")
 
 Place = tuple[str, int]
@@ -183,17 +184,16 @@ def parse_list(text: str) -> list[str] | None:
     found = _LIST.fullmatch(text)
     if found is None:
         return None
-    for read in (json.loads, ast.literal_eval):
+    with contextlib.suppress(ValueError, RecursionError):
+        return _read_list(json.loads(text))
+    if text.startswith("{"):
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value = read(text)
+            value = ast.literal_eval(text)
             if isinstance(value, dict):
                 return _read_list(value)
-            if read is json.loads:
-                return _read_list(value)
-            break
     body, place, names = found["body"], 0, []
     while quoted := _QUOTED.match(body, place):  # Python's own reader would join 'a' 'b' to 'ab'
-        names.append(ast.literal_eval(quoted[1].replace("\n", " ")))
+        names.append(_ESCAPE.sub(_unescape, quoted[1][1:-1]))
         place = quoted.end()
     if not body[place:].strip(" \t\r\n,"):
         return names
@@ -203,6 +203,11 @@ def parse_list(text: str) -> list[str] | None:
         f"the labels {text[:60]!r} look like a list but are none of quoted texts: expected ['sea', 'sky'], "
         "or text that --label-separator splits"
     )
+
+
+def _unescape(escape: re.Match) -> str:
+    code = escape[1]
+    return chr(int(code[1:], 16)) if len(code) > 1 else {"n": "\n", "t": "\t", "r": "\r"}.get(code, code)
 
 
 def _read_list(value: Any) -> list[str]:

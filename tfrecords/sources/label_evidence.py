@@ -6,7 +6,7 @@ import re
 import shlex
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfrecords.sources.label_cells import (
@@ -20,7 +20,7 @@ from tfrecords.sources.label_cells import (
     tell_place,
 )
 from tfrecords.sources.table_columns import quote_flags
-from tfrecords.words import count
+from tfrecords.words import count, plural
 
 NO_NAMES = frozenset(
     (
@@ -54,6 +54,9 @@ _WEAK = {"/": "slash", "+": "plus", "&": "ampersand", "_": "underscore", "-": "h
 """Separators that names often hold, as all other signs: what they part must be labels by itself."""
 _IN_NAMES = frozenset("'\u2019\"()[]{}.")
 """Signs that are part of names or stand around them."""
+_LIKE_NO_LABEL = re.compile(
+    r"(no|without)[ _]|(nothing|normal|negative|empty|background|un-?label+ed)$", re.IGNORECASE
+)
 _LIKE_LABELS = re.compile("label|tag|class|categor|target|genre|finding|attribute|choice", re.IGNORECASE)
 _MOST_LABELS = 100_000
 """Of more different labels, the most frequent are judged."""
@@ -221,11 +224,20 @@ def note_columns_without_zero(values: LabelValues) -> str | None:
     ]
     if not never:
         return None
-    more = f" and {len(never) - 3} more" if len(never) > 3 else ""
     return (
-        f"{', '.join(map(repr, never[:3]))}{more}: never 0, so no image is known to be without; if a blank "
+        f"{_list(never)}: never 0, so no image is known to be without; if a blank "
         "or -1 means it, pass --blank absent or --minus-one absent"
     )
+
+
+def note_like_no_label(names: LabelNames) -> str | None:
+    """Which labels sound as if they said that there is none, such as `No Finding`; or None."""
+    found = [name for name in names.counts if _LIKE_NO_LABEL.match(name)]
+    if not found:
+        return None
+    flags = " ".join(f"--no-label {shlex.quote(name)}" for name in found[:3])
+    labels = plural("label", len(found))
+    return f"taken as {labels} like any other: {_list(found)}; if it says none, pass {flags}"
 
 
 def note_merged(names: LabelNames) -> str | None:
@@ -236,3 +248,8 @@ def note_merged(names: LabelNames) -> str | None:
     some = ", ".join(f"{name!r} ({forms[0]!a})" for name, forms in list(merged.items())[:3])
     more = f" and {len(merged) - 3} more" if len(merged) > 3 else ""
     return f"spelled in several ways that look alike, and one label each: {some}{more}"
+
+
+def _list(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

@@ -73,7 +73,7 @@ class TableReader:
 
     def notes(self) -> list[str]:
         """What a person should be told of what was read."""
-        found = [label_evidence.note_merged(self.names)]
+        found = [label_evidence.note_merged(self.names), label_evidence.note_like_no_label(self.names)]
         if self.values.num_rows:
             found.append(label_evidence.note_columns_without_zero(self.values))
         return [note for note in found if note]
