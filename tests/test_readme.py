@@ -47,6 +47,15 @@ def test_the_snippet_that_reads_records_needs_nothing_of_this_project():
     assert "cnnrnn_tf" not in snippet and "import tfrecords" not in snippet
 
 
+@pytest.mark.parametrize("snippet", EVERY_SNIPPET, ids=lambda text: text.splitlines()[-1][:40])
+def test_a_snippet_lets_tensorflow_say_nothing_when_it_is_imported(snippet):
+    """What greets is imported after this package, or with stderr out of the way."""
+    imports = re.findall(r"^(?:import|from) (\w+)", snippet, flags=re.MULTILINE)
+    greeting = [i for i, name in enumerate(imports) if name in ("tensorflow", "keras", "tensorflow_serving")]
+    if greeting and "os.devnull, os.O_WRONLY), 2)" not in snippet:
+        assert "cnnrnn_tf" in imports[: greeting[0]]
+
+
 def test_every_flag_of_a_command_exists():
     known = {name: read_flags(words) for name, words in COMMANDS.items()}
     every_flag = set().union(*known.values())

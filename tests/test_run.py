@@ -288,7 +288,7 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_as_an_unbroken_one(
     finished, data_dir, tmp_path, monkeypatch, capsys
 ):
     make = run.make_callbacks
-    monkeypatch.setattr(run, "make_callbacks", lambda *args: make(*args, progress=StopAt(2)))
+    monkeypatch.setattr(run, "make_callbacks", lambda *args: [StopAt(2), *make(*args)])
     config = configure(data_dir)
     with pytest.raises(KeyboardInterrupt):
         run.train(config, tmp_path, "broken")

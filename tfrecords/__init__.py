@@ -4,3 +4,7 @@ Enters: a source (photographs and their labels). Leaves: `data/<name>/` with `ma
 `vocabulary.json`, `skipped.csv` and the shards. Try `python -m tfrecords build demo`, then
 `python -m tfrecords report demo`.
 """
+
+from tfrecords.quiet import greet_silently
+
+greet_silently()  # where TensorFlow is imported later, which building data sets does without
