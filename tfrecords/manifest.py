@@ -272,6 +272,11 @@ def _explain_unbuilt(dataset_dir: Path) -> str:
             f"the data set {name!r} is not built in {place}: unpack its owners' archives, then run "
             f"`python -m tfrecords build {name} --from FOLDER{options}`"
         )
+    if name in ("coco", "voc"):
+        return (
+            f"the data set {name!r} is not built in {place}: run `python -m tfrecords build {name} --from "
+            f"FOLDER{options}`"
+        )
     meant = nearest(name, list_built(data_dir))
     return (
         f"the data set {name!r} is not built in {place}{meant}: run `python -m tfrecords build table "

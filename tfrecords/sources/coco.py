@@ -18,7 +18,7 @@ from tfrecords.annotations import Annotation, Skip
 from tfrecords.download import Archive, download
 from tfrecords.errors import UserError
 from tfrecords.sources.base import Source, is_folder, join_inside
-from tfrecords.sources.coco_files import read_coco
+from tfrecords.sources.coco_files import OTHER_DATA, read_coco
 from tfrecords.urls import is_url
 
 ANNOTATION_ARCHIVES = (
@@ -40,7 +40,6 @@ IMAGE_ARCHIVES = (
         "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
     ),
 )
-OTHER_DATA = "python -m tfrecords build coco --from"
 _WORDS = {"train": "train2014", "test": "val2014"}  # split here -> word in the owners' file names
 
 

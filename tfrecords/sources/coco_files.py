@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from tfrecords.errors import UserError
 from tfrecords.sources.label_cells import tidy_name
 from tfrecords.sources.table_files import is_text
 
+OTHER_DATA = "python -m tfrecords build coco --from"
+"""The command for files that are not the owners'."""
 ANNOTATIONS = "annotations"
 _LISTS = ("images", ANNOTATIONS, "categories")
 _OTHER_KINDS = (
@@ -106,7 +109,10 @@ class _Reader:
     def __init__(self, path: str, strict: bool):
         self.path = path
         self.strict = strict
-        self.advice = "unpack it again" if strict else "mend it, or export it again"
+        self.advice = "mend it, or export it again"
+        if strict:
+            root = shlex.quote(os.path.dirname(os.path.dirname(path)) or os.curdir)
+            self.advice = f"COCO's own files have it; data of others are read by `{OTHER_DATA} {root}`"
         self.found = CocoFile(path)
 
     def read(self) -> CocoFile:
@@ -138,7 +144,8 @@ class _Reader:
         except UnicodeDecodeError as error:
             raise self.fail(f"not COCO's instances ({error.reason}), for it is not UTF-8") from None
         except (ValueError, RecursionError) as error:
-            raise self.fail(f"cut off or damaged ({error})") from None
+            advice = "unpack it again" if self.strict else "export it again"
+            raise UserError(f"{self.path}: cut off or damaged ({error}): {advice}") from None
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from None
         if not isinstance(content, dict):

@@ -22,6 +22,7 @@ from tfrecords.sources.table_files import is_text
 from tfrecords.sources.voc_files import (
     ABSENT,
     DIFFICULT,
+    OTHER_DATA,
     PRESENT,
     Unreadable,
     find_set,
@@ -49,7 +50,6 @@ ARCHIVES = (
     ),
 )
 _WORDS = {"train": "trainval", "test": "test"}  # split here -> word in the owners' file names
-OTHER_DATA = "python -m tfrecords build voc --from"
 
 
 class Voc2007(Source):
@@ -108,6 +108,11 @@ class Voc2007(Source):
                 found.boxes,
             )
 
+    def explain_skip(self, skip: Skip) -> str:
+        if skip.reason != "bad_annotation":
+            return ""
+        return f"; classes and XML of others are read by `{OTHER_DATA} {shlex.quote(self.root)}`"
+
     def label_names(self) -> tuple[str, ...]:
         return CLASSES
 
@@ -125,5 +130,6 @@ class Voc2007(Source):
             if marks[name] != by_xml:
                 raise UserError(
                     f"{name}_{_WORDS[split]}.txt says {marks[name]} of the image {image_id!r}, its XML "
-                    f"{by_xml} (1 there, 0 difficult alone, -1 absent): unpack the archives again"
+                    f"{by_xml} (1 there, 0 difficult alone, -1 absent): unpack the archives again; of data "
+                    f"of others the XML alone is read by `{OTHER_DATA} {shlex.quote(self.root)}`"
                 )

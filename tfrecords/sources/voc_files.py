@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from tfrecords.errors import UserError, nearest
 from tfrecords.sources.label_cells import tidy_name
 from tfrecords.sources.table_files import is_text
 
+OTHER_DATA = "python -m tfrecords build voc --from"
+"""The command for files that are not the owners'."""
 PRESENT, DIFFICULT, ABSENT = "1", "0", "-1"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARED = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)["']""")
@@ -127,9 +130,10 @@ def find_set(folder: str | os.PathLike, file: str) -> Path:
     """A list of images in `ImageSets/Main`. Raises: UserError where there is none."""
     path = Path(folder) / file
     if not path.is_file():
+        root = shlex.quote(os.path.dirname(os.path.dirname(os.fspath(folder))) or os.curdir)
         raise UserError(
             f"{path}: no such file: unpack the archives of trainval and of test, with its annotations, "
-            "over each other"
+            f"over each other; data of others are read by `{OTHER_DATA} {root}`"
         )
     return path
 
