@@ -443,5 +443,13 @@ def test_what_is_not_clear_is_refused(export, tmp_path):
         UserError, match=r"no JSON with COCO's .*x.json is none, for it has no images and annot"
     ):
         CocoSource(empty)
+    (empty / "a.xml").touch()
+    with pytest.raises(
+        UserError, match=r"in it; .*; XML of VOC's form is read by `python -m tfrecords build voc"
+    ):
+        CocoSource(empty)
+    (tmp_path / "export.zip").touch()
+    with pytest.raises(UserError, match=r"export.zip: is no JSON; it is packed: unpack it first"):
+        CocoSource(tmp_path / "export.zip")
     with pytest.raises(UserError, match="--images names no folder for the split train"):
         CocoSource(export / "other.json", [f"test={export}"])

@@ -21,7 +21,7 @@ def test_the_manifest_has_no_path_of_this_machine_and_no_time(tmp_path):
     build(TableSource(tmp_path / "labels.csv"), "mine", tmp_path / "data", progress=False)
     text = (tmp_path / "data" / "mine" / "manifest.json").read_text()
     assert str(tmp_path) not in text
-    assert json.loads(text)["source_arguments"] == {"from": "labels.csv", "separator": ";"}
+    assert json.loads(text)["source_arguments"] == {"from": "labels.csv"}
 
 
 def test_the_fingerprint_of_the_manifest_covers_everything_else(tmp_path):

@@ -158,7 +158,7 @@ def devkit(tmp_path):
     return root.parent
 
 
-@pytest.mark.parametrize("inner", ["", "VOC2012"])
+@pytest.mark.parametrize("inner", ["", "VOC2012", ".."])
 def test_voc_2012_has_val_as_its_test_split(devkit, inner):
     source = VocSource(devkit / inner)
     images = {("train", "1"), ("train", "2"), ("test", "3")}
@@ -264,11 +264,21 @@ def test_folders_that_cannot_be_meant_are_told(devkit, tmp_path):
     (devkit / "VOC2007" / "Annotations").mkdir(parents=True)
     with pytest.raises(UserError, match=r"VOC2007 and VOC2012 are in it: give one, --from .*VOC2007"):
         VocSource(devkit)
-    with pytest.raises(UserError, match="no such folder: give the one that holds the XML files"):
+    with pytest.raises(UserError, match="no such folder: give the folder that holds the XML files"):
         VocSource(tmp_path / "none")
+    with pytest.raises(UserError, match=r"2007_1.xml: is a file: give the folder"):
+        VocSource(devkit / "VOC2012" / "Annotations" / "2007_1.xml")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no XML in it: give the folder of VOC's XML files with --from"):
         VocSource(tmp_path / "empty")
+    for name, message in (
+        ("x.json", "build coco --from"),
+        ("x.csv", "build table --from"),
+        ("x.zip", "unpack it"),
+    ):
+        write(tmp_path / name / name, "")
+        with pytest.raises(UserError, match=f"no XML in it; .*{message}"):
+            VocSource(tmp_path / name)
     write(devkit / "VOC2012" / "ImageSets" / "Main" / "train.txt", "1\n")
     write(devkit / "VOC2012" / "ImageSets" / "Main" / "val.txt", "2\n")
     with pytest.raises(

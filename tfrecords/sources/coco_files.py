@@ -112,7 +112,7 @@ class _Reader:
         self.advice = "mend it, or export it again"
         if strict:
             root = shlex.quote(os.path.dirname(os.path.dirname(path)) or os.curdir)
-            self.advice = f"COCO's own files have it; data of others are read by `{OTHER_DATA} {root}`"
+            self.advice = f"COCO's own files are whole; data of others are read by `{OTHER_DATA} {root}`"
         self.found = CocoFile(path)
 
     def read(self) -> CocoFile:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfrecords.errors import UserError
-from tfrecords.sources.exported_images import IMAGE_SUFFIXES
+from tfrecords.sources.exported_images import IMAGE_SUFFIXES, explain_folder
 from tfrecords.sources.split_files import SPLIT_OF_WORD, SplitFile, parse_split_files
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "json", "ann", "anns")
@@ -59,6 +59,9 @@ def split_of(path: str) -> str | None:
 def _find_files(file: SplitFile) -> list[SplitFile]:
     """The file itself, or the COCO files in a folder, each with its split."""
     if os.path.isfile(file.path):
+        packed = explain_folder(file.path, "coco")
+        if packed:
+            raise UserError(f"{file.path}: is no JSON{packed}")
         return [file]
     if not os.path.isdir(file.path):
         raise UserError(
@@ -70,10 +73,10 @@ def _find_files(file: SplitFile) -> list[SplitFile]:
     found = [path for path in candidates if _looks_like_coco(path)]
     if not found:
         other = f"; {candidates[0]} is none, for it has no images and annotations" if candidates else ""
-        raise UserError(
-            f"{file.path}: no JSON with COCO's images and annotations in it{other}: export the data as COCO, "
-            "or give the file with --from"
+        advice = (
+            explain_folder(file.path, "coco") or ": export the data as COCO, or name the file with --from"
         )
+        raise UserError(f"{file.path}: no JSON with COCO's images and annotations in it{other}{advice}")
     if file.split is not None:
         if len(found) > 1:
             raise UserError(
@@ -83,7 +86,7 @@ def _find_files(file: SplitFile) -> list[SplitFile]:
         return [SplitFile(file.split, found[0])]
     splits = [split_of(os.path.relpath(path, file.path)) for path in found]
     if len(found) == 1:
-        return [SplitFile(splits[0] if splits[0] != "validation" else None, found[0])]
+        return [SplitFile(None, found[0])]
     for number, (_, split) in enumerate(zip(found, splits, strict=True)):
         same = [other for other, its in zip(found[:number], splits[:number], strict=True) if its == split]
         if same or split is None:

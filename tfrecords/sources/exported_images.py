@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -21,6 +22,7 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".heic")
     + (".heif", ".avif", ".jp2")
 )
+_PACKED = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 class FoundFile(NamedTuple):
@@ -178,6 +180,28 @@ class ExportSource(Source):
 
     def _find_archive(self, annotation) -> tuple[str, str] | None:
         return split_archive(annotation.image_path) if self.has_archives() else None
+
+
+def explain_folder(path: str, wanted: str) -> str:
+    """What else a file or folder seems to be than an export in the form `wanted`, with what to do; or ""."""
+    if os.path.isfile(path):
+        return "; it is packed: unpack it first" if path.lower().endswith(_PACKED) else ""
+    found: set[str] = set()
+    for _, folders, names in os.walk(path, followlinks=True):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        found |= {posixpath.splitext(name)[1].lower() for name in names}
+    quoted = shlex.quote(path)
+    if ".xml" in found and wanted != "voc":
+        return f"; XML of VOC's form is read by `python -m tfrecords build voc --from {quoted}`"
+    if ".json" in found and wanted != "coco":
+        return f"; JSON of COCO's form is read by `python -m tfrecords build coco --from {quoted}`"
+    if ".csv" in found or ".jsonl" in found:
+        return "; tables are read by `python -m tfrecords build table --from TABLE`"
+    if ".txt" in found and found & IMAGE_SUFFIXES:
+        return "; labels in YOLO's .txt are not read: export them as COCO or VOC"
+    if any(f".{each}" in found for each in ("zip", "tar", "gz")):
+        return "; it holds an archive: unpack it first"
+    return ""
 
 
 def locate(name: str, images: ExportedImages, prefix: str = "") -> tuple[str, str] | Skip:

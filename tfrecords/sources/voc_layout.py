@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfrecords.errors import UserError
+from tfrecords.sources.exported_images import explain_folder
 from tfrecords.sources.split_files import SPLIT_OF_WORD, SplitFile
 from tfrecords.sources.table_files import is_text
 from tfrecords.sources.voc_files import DIFFICULT, PRESENT, read_class_files, sort_marks
@@ -55,7 +57,8 @@ def find_layout(given: SplitFile) -> VocLayout:
     lists = {} if given.split else _read_lists(root)
     if not xml:
         if not lists:
-            raise UserError(f"{given.path}: no XML in it: give the folder of VOC's XML files with --from")
+            hint = explain_folder(given.path, "voc") or ": give the folder of VOC's XML files with --from"
+            raise UserError(f"{given.path}: no XML in it{hint}")
         _read_marks(layout, lists)
         return layout
     if lists:
@@ -87,17 +90,26 @@ def stem_of(name: str) -> str:
 
 
 def _find_root(path: str) -> str:
+    """The folder itself, or the only one in it, or in its VOCdevkit, that is laid out as VOC2012 is."""
     if not os.path.isdir(path):
-        raise UserError(f"{path}: no such folder: give the one that holds the XML files with --from")
+        hint = explain_folder(path, "voc")
+        problem = "is a file" if os.path.isfile(path) else "no such folder"
+        raise UserError(
+            f"{path}: {problem}{hint or ': give the folder that holds the XML files with --from'}"
+        )
+    if os.path.isdir(os.path.join(path, ANNOTATIONS[0])):
+        return path
     inner = sorted(
-        name
-        for name in os.listdir(path)
-        if name.upper().startswith("VOC") and os.path.isdir(os.path.join(path, name, "Annotations"))
+        os.path.dirname(each)
+        for depth in ("*", "*/*")
+        for each in glob.glob(os.path.join(glob.escape(path), depth, ANNOTATIONS[0]))
+        if os.path.isdir(os.path.join(os.path.dirname(each), "ImageSets"))
+        or os.path.basename(os.path.dirname(each)).upper().startswith("VOC")
     )
     if len(inner) > 1:
-        both = os.path.join(path, inner[0])
-        raise UserError(f"{path}: {' and '.join(inner)} are in it: give one, --from {both}")
-    return os.path.join(path, inner[0]) if inner else path
+        names = " and ".join(os.path.relpath(each, path) for each in inner)
+        raise UserError(f"{path}: {names} are in it: give one, --from {inner[0]}")
+    return inner[0] if inner else path
 
 
 def _walk_xml(root: str) -> Iterator[str]:
