@@ -351,6 +351,10 @@ def test_the_command_line_builds_it(export, tmp_path, capsys):
             "annotation number 5 has no category_id",
         ),
         (
+            each("annotations", lambda item: item.update(image_id=item["image_id"] + 2)),
+            r"annotation 2 \(number 2\) has the image_id 4, .* images, and 2 more of 4 are at fault: mend",
+        ),
+        (
             lambda content: content["annotations"].append({"category_id": 1}),
             "annotation number 5 has no image_id",
         ),

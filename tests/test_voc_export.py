@@ -129,6 +129,21 @@ def test_an_xml_that_cannot_be_read_costs_its_image_and_says_why(photos, text, d
     assert skip.reason == "bad_annotation" and detail in skip.detail and str(photos / "a.xml") in skip.detail
 
 
+def test_a_build_stops_where_much_of_the_xml_cannot_be_read(photos, tmp_path, capsys):
+    for name in ("a", "b"):
+        write(photos / f"{name}.xml", "<annotation>")
+    draw(photos / "c.jpg", photos / "d.jpg")
+    for name in ("c", "d"):
+        write(photos / f"{name}.xml", annotate(tell("dog"), tell("fox")))
+    command = ["build", "voc", "--from", str(photos), "--name", "mine", "--data-dir", str(tmp_path / "data")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "2 of the 4 train images have no annotation that can be read (50.0 %), the first" in error
+    assert "a.xml: not XML" in error and "--allow-missing" in error
+    assert main([*command, "--allow-missing"]) == 0
+    assert "Missing when the data set was built: 2 of 4 train images (50.0 %)" in capsys.readouterr().out
+
+
 def test_boxes_are_sorted_and_cut_and_what_is_no_box_is_left_out(photos):
     swapped = "<bndbox><xmin>20</xmin><ymin>40</ymin><xmax>5</xmax><ymax>-2</ymax></bndbox>"
     outside = BOX.replace("20", "70").replace("5<", "60<")

@@ -23,6 +23,8 @@ HOLDOUT_FRACTION = 0.1
 SPLITS = ("train", "validation", "test")
 MISSING = "missing_image"
 """The reason of a skip whose image's file is not there."""
+BAD_ANNOTATIONS = ("missing_annotation", "bad_annotation", "ambiguous_image")
+"""The reasons of skips whose annotation cannot be read, or not be matched with an image."""
 
 
 def is_held_out(image_id: str, fraction: float = HOLDOUT_FRACTION) -> bool:
@@ -66,8 +68,8 @@ class Split:
 
     @property
     def num_missing(self) -> int:
-        """Images whose files were not there when the data set was built."""
-        return self.skipped.get(MISSING, 0)
+        """Images that were not there, or without a readable annotation, when the data set was built."""
+        return sum(self.skipped.get(reason, 0) for reason in (MISSING, *BAD_ANNOTATIONS))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tfrecords.annotations import Annotation, Skip
 from tfrecords.errors import UserError
-from tfrecords.manifest import MISSING, format_share
+from tfrecords.manifest import BAD_ANNOTATIONS, MISSING, format_share
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
 from tfrecords.urls import is_url
@@ -25,9 +25,10 @@ def refuse_missing_files(source: Source, store: AnnotationStore, splits: Sequenc
     missing are all the others looked for.
 
     Raises:
-        UserError: more than `LIMIT` of a split's images are missing.
+        UserError: more than `LIMIT` of a split's images are missing, or without a readable annotation.
     """
     for split in splits:
+        _refuse_bad_annotations(source, store, split)
         sample = list(store.annotations(split, b"", _SAMPLE))
         missing = sum(_is_missing(source, annotation) for annotation in sample)
         if _is_too_much(missing, len(sample)):
@@ -40,6 +41,19 @@ def refuse_missing_files(source: Source, store: AnnotationStore, splits: Sequenc
             if first is not None and _is_too_much(missing, total):
                 skip = Skip(first.image_id, MISSING, first.image_path or "")
                 raise UserError(_explain(source, split, missing, total, skip))
+
+
+def _refuse_bad_annotations(source: Source, store: AnnotationStore, split: str) -> None:
+    counts = store.count_skips(split)
+    bad = sum(counts.get(reason, 0) for reason in BAD_ANNOTATIONS)
+    total = bad + store.count_images(split)
+    if _is_too_much(bad, total):
+        first = next(skip for skip in store.skips(split) if skip.reason in BAD_ANNOTATIONS)
+        raise UserError(
+            f"{bad:,} of the {total:,} {split} images have no annotation that can be read "
+            f"({format_share(bad, total)}), the first {first.detail}{source.explain_skip(first)}; "
+            "--allow-missing builds from the others, and every table of results says how many are not in it"
+        )
 
 
 def refuse_missing_images(source: Source, store: AnnotationStore, num_images: dict[str, int]) -> None:

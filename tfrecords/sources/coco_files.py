@@ -103,6 +103,10 @@ def make_key(value: Any) -> str | None:
     return text.removesuffix(".0") if text.removesuffix(".0").isdigit() else text or None
 
 
+class _Fault(Exception):
+    """What is wrong with an annotation."""
+
+
 class _Reader:
     """Reads one file; keeps what its messages need."""
 
@@ -293,28 +297,41 @@ class _Reader:
                 missing = [key for key in ("id", "image_id", "category_id") if key not in item]
                 if missing:
                     raise self.fail(f"not COCO's instances: an annotation has no {missing[0]}")
+                if not isinstance(item["id"], int):
+                    raise self.fail(f"annotation {item['id']!r} has no number for its id")
             items.sort(key=lambda pair: pair[1]["id"])
         by_image: dict[str, list[tuple[dict, str]]] = {}
         used: set[str] = set()
+        faults: list[str] = []
         for number, item in items:
-            if "image_id" not in item:
-                raise self.fail(f"{self._tell(item, number)} has no image_id")
-            image = make_key(item["image_id"])
-            if image not in images:
-                raise self.fail(
-                    f"{self._tell(item, number)} has the image_id {item['image_id']}, which the file does "
-                    f"not list among its {len(images):,} images"
-                )
-            for label in self._read_labels(item, number, categories):
-                by_image.setdefault(image, []).append((item, label))
-                used.add(label)
+            try:
+                image = self._read_image(item, number, images)
+                for label in self._read_labels(item, number, categories):
+                    by_image.setdefault(image, []).append((item, label))
+                    used.add(label)
+            except _Fault as fault:
+                faults.append(str(fault))
+        if faults:
+            more = f", and {len(faults) - 1:,} more of {len(items):,} are at fault" if len(faults) > 1 else ""
+            raise self.fail(f"{faults[0]}{more}")
         return by_image, used
+
+    def _read_image(self, item: dict, number: int, images: Mapping[str, dict]) -> str:
+        if "image_id" not in item:
+            raise _Fault(f"{self._tell(item, number)} has no image_id")
+        image = make_key(item["image_id"])
+        if image not in images:
+            raise _Fault(
+                f"{self._tell(item, number)} has the image_id {item['image_id']}, which the file does "
+                f"not list among its {len(images):,} images"
+            )
+        return image
 
     def _read_labels(self, item: dict, number: int, categories: Mapping[str, str]) -> Iterator[str]:
         fields = ("category_id", *(() if self.strict else ("category_ids", "category_name", "category")))
         name = next((each for each in fields if each in item), None)
         if name is None:
-            raise self.fail(f"{self._tell(item, number)} has no category_id")
+            raise _Fault(f"{self._tell(item, number)} has no category_id")
         values = item[name] if isinstance(item[name], list) and not self.strict else [item[name]]
         for value in values:
             key = make_key(value)
@@ -324,7 +341,7 @@ class _Reader:
                 yield tidy_name(value)
             else:
                 ids = ", ".join(list(categories)[:8]) + (", ..." if len(categories) > 8 else "")
-                raise self.fail(
+                raise _Fault(
                     f"{self._tell(item, number)} has the {name} {value}, which the file does not list among "
                     f"its {len(categories):,} categories" + (f" ({ids})" if ids else "")
                 )

@@ -155,7 +155,7 @@ class VocSource(ExportSource):
                 found = _find_image(f"{image_id}.xml", VocFile(), images)
                 yield split, Annotation(posixpath.join(prefix, found.name), found.path, labels, ignored)
         for split, image_id in layout.absent:
-            yield split, Skip(image_id, "no_annotation", f"{layout.root}: has no XML of {image_id}")
+            yield split, Skip(image_id, "missing_annotation", f"{layout.root}: has no XML of {image_id}")
         if layout.files and not layout.lists:
             folders = {posixpath.dirname(name) for name in used}
             for name in sorted(images.names):
