@@ -164,6 +164,12 @@ def test_the_nearest_file_is_named_with_the_flag_that_finds_it(here, name, files
     assert explain_missing(name, [ImageFolder("im")]) == said
 
 
+def test_of_a_pattern_that_fits_nothing_the_nearest_file_is_named(here):
+    here("im/1/a.jpg")
+    said = "; im/1/a.jpg is there, which --image-pattern 'x/{image}' does not fit"
+    assert explain_missing("x/a.jpg", [ImageFolder("im")], "x/{image}") == said
+
+
 def test_a_suggested_pattern_is_right(here):
     for name, file in [
         ("a", "im/a.jpg"),

@@ -373,13 +373,23 @@ def test_a_confidence_between_needs_a_threshold_below_which_labels_are_unknown(m
     [
         (
             OPEN_IMAGES,
-            {"labels_column": "LabelName"},
-            r"lines 2 and 4: .* as 2 images have: leave one row, or pass --rows label --confidence-column ",
+            {"labels_column": "LabelName", "ignore_columns": ["Confidence"]},
+            r"lines 2 and 4: .* as 2 images have: leave one row, or pass --rows label if each row is one",
         ),
         (
             OPEN_IMAGES,
             {"labels_column": "LabelName", "rows": "label"},
             r"the column 'Confidence' seems to say how surely .* --confidence-column Confidence, or --igno",
+        ),
+        (
+            "image,labels,confidence\na,sea,1\nb,sky,0\n",  # never two rows of an image
+            {},
+            r"the column 'confidence' seems to say how surely .* --rows label --confidence-column conf",
+        ),
+        (
+            "image,labels\na,0 1 1\nb,1 0 0\n",
+            {"label_separator": " "},
+            r"'labels' are rows of 0 and 1",
         ),
         (
             "a,b\n1,2\n",
@@ -573,6 +583,14 @@ def test_the_column_that_is_likely_to_hold_labels_is_suggested(make):
     with pytest.raises(UserError) as raised:
         read(make({"t.csv": "Image Index,Finding Labels,Age\na.png,Edema|Mass,58\n"}))
     assert str(raised.value).endswith("with --labels-column, such as --labels-column 'Finding Labels'")
+
+
+def test_tables_may_follow_one_flag_as_a_shell_lists_them(make, tmp_path, capsys):
+    make({"a.csv": "image,labels\n1.png,sea\n", "b.csv": "image,labels\n2.png,sky\n"})
+    for name in "12":
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.png")
+    assert main(["build", "table", "--from", "a.csv", "b.csv", "--workers", "1"]) == 0
+    assert "read 2 images and 2 labels" in capsys.readouterr().out
 
 
 def test_a_label_that_sounds_like_none_is_said(make):

@@ -65,6 +65,7 @@ class BuildDemo(BuildOptions):
         return make_source("demo", seed=self.seed, num_train=self.num_train, num_test=self.num_test)
 
 
+_Lists = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]  # --from a.csv b.csv --from c.csv
 _Several = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 _Images = Annotated[str | None, tyro.conf.arg(metavar="FOLDER|URL")]
 _From = Annotated[Path, tyro.conf.arg(name="from", metavar="FOLDER")]
@@ -206,7 +207,7 @@ class BuildVoc(BuildOptions):
 class BuildTable(BuildOptions):
     """Read your own images, listed in CSV or JSON tables: a row an image, or a row a label."""
 
-    table: Annotated[_Several, tyro.conf.arg(name="from", metavar="TABLE")] = ()
+    table: Annotated[_Lists, tyro.conf.arg(name="from", metavar="TABLE...")] = ()
     """The table: labels joined in one column, or one column a label (1, 0, blank or -1 for unknown). One a
     split: train=a.csv,test=b.csv."""
     images: Annotated[_Several, tyro.conf.arg(metavar="FOLDER|URL")] = ()
@@ -247,6 +248,7 @@ class BuildTable(BuildOptions):
     def __post_init__(self):
         if not self.table:
             raise UserError("missing --from")
+        self.table = tuple(path for paths in self.table for path in paths)
         self.name = self.name or Path(parse_split_files(self.table)[0].path).stem
 
     def make_source(self) -> Source:

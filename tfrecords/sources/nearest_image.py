@@ -31,10 +31,9 @@ def explain_missing(name: str, folders: Sequence[ImageFolder], pattern: str | No
             flag = None if pattern else suggest_pattern(name, found)
             if flag is not None:
                 return f"; {path} is there: pass --image-pattern {shlex.quote(flag)}"
-            advice = (
-                "" if pattern is None else f", and --image-pattern {shlex.quote(pattern)} does not fit it"
-            )
-            return f"; {path} is there, {kind}: rename one of the two{advice}"
+            if pattern is not None:
+                return f"; {path} is there, which --image-pattern {shlex.quote(pattern)} does not fit"
+            return f"; {path} is there, {kind}: rename one of the two"
     return ""
 
 

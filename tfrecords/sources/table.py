@@ -24,7 +24,7 @@ from tfrecords.sources.label_cells import tell_place, tell_places
 from tfrecords.sources.label_rows import Row
 from tfrecords.sources.nearest_image import explain_missing
 from tfrecords.sources.split_files import SplitFile, parse_split_files
-from tfrecords.sources.table_columns import folder_split, quote_flags
+from tfrecords.sources.table_columns import folder_split
 from tfrecords.sources.table_files import is_text
 from tfrecords.sources.table_options import TableOptions
 from tfrecords.sources.table_rows import TableReader
@@ -163,8 +163,10 @@ class TableSource(Source):
                         repeated, num_differing = self._find_repeated()
                     earlier = repeated.get(image_id, row)
                     if earlier.place != row.place:
-                        self._refuse_contradiction(image_id, row, earlier, num_differing, reader)
-                        detail = f"{tell_place(row.place)} repeats line {earlier.place[1]}"
+                        self._refuse_contradiction(image_id, row, earlier, num_differing)
+                        same = row.place[0] == earlier.place[0]
+                        first = f"line {earlier.place[1]}" if same else tell_place(earlier.place)
+                        detail = f"{tell_place(row.place)} repeats {first}"
                         yield split, Skip(image_id, "duplicate_row", detail)
                         continue
                 seen.add(hash(image_id))
@@ -194,9 +196,7 @@ class TableSource(Source):
             for image_id, _ in () if isinstance(found, Skip) else found:
                 yield image_id, row
 
-    def _refuse_contradiction(
-        self, image_id: str, row: Row, seen: Row, num_differing: int, reader: TableReader
-    ) -> None:
+    def _refuse_contradiction(self, image_id: str, row: Row, seen: Row, num_differing: int) -> None:
         both = f"{tell_places(seen.place, row.place)}: the image {image_id!r}"
         if seen.split != row.split:
             raise UserError(
@@ -205,12 +205,10 @@ class TableSource(Source):
             )
         if set(seen.labels) != set(row.labels) or set(seen.unknown) != set(row.unknown):
             others = f", as {num_differing:,} images have" if num_differing > 1 else ""
-            surely = reader.confidence_column
-            flags = "--rows label" + (f" {quote_flags('--confidence-column', [surely])}" if surely else "")
             raise UserError(
                 f"{both} has different labels in the two rows ({_join(seen.labels)} against "
-                f"{_join(row.labels)}){others}: leave one row, or pass {flags} if each row is one label of "
-                "its image"
+                f"{_join(row.labels)}){others}: leave one row, or pass --rows label if each row is one label "
+                "of its image"
             )
 
 

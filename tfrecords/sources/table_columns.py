@@ -110,11 +110,13 @@ def find_roles(table: TableFile, line: int, names: Sequence[str], options: Table
         if name is not None and name == other_name:
             raise table.fail(line, f"the column {name!r} cannot be both --{part}-column and --{other}-column")
     surely = find_confidence(candidates)
-    if options.rows == "label" and confidence is None and surely not in (None, labels, image, split):
+    is_read = confidence is not None or surely in (None, labels, image, split)
+    if not is_read and (labels is not None or options.rows == "label"):
         raise table.fail(
             line,
-            f"the {table.word} {surely!r} seems to say how surely a label holds and is not read: pass "
-            f"{quote_flags('--confidence-column', [surely])}, or {quote_flags('--ignore-columns', [surely])}",
+            f"the {table.word} {surely!r} seems to say how surely a label holds and is not read: pass --rows "
+            f"label {quote_flags('--confidence-column', [surely])}, or "
+            f"{quote_flags('--ignore-columns', [surely])}",
         )
     if labels is not None:
         return Roles(image, split, labels, unknown, confidence, ())

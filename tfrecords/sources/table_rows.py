@@ -18,7 +18,7 @@ from tfrecords.sources.label_cells import (
 )
 from tfrecords.sources.label_rows import Row, join_rows
 from tfrecords.sources.split_files import SPLIT_OF_WORD, SplitFile
-from tfrecords.sources.table_columns import Roles, find_confidence, read_rows
+from tfrecords.sources.table_columns import Roles, read_rows
 from tfrecords.sources.table_files import TableFile, open_table
 from tfrecords.sources.table_options import TableOptions
 from tfrecords.vocabulary import tidy_name
@@ -47,8 +47,6 @@ class TableReader:
         self.num_rows = 0
         self.has_splits = False
         self.labels_column: str | None = None
-        self.confidence_column: str | None = None
-        """The column that by its name says how surely a label holds."""
         self._odd_splits: dict[str, tuple[int, Place]] = {}
         self._odd_confidences: tuple[int, Place, str] | None = None
         self._of_columns: dict[tuple[str, ...], dict[str, str]] = {}
@@ -84,8 +82,6 @@ class TableReader:
             table = open_table(file.path, self.options)
             for line, values, roles in read_rows(table, self.options, file.split):
                 self.num_rows += 1
-                if first is None:
-                    self.confidence_column = find_confidence(values)
                 row = self._read(table, line, values, roles, file.split)
                 first = first or row
                 if (row.split is None) != (first.split is None):
@@ -211,6 +207,11 @@ class TableReader:
         if problem is None and self.labels_column is not None:
             problem = label_evidence.explain_joined(self.cells, self.labels_column, self.num_rows)
         problem = problem or label_evidence.explain_no_names(self.names)
+        if problem is None and self.cells.num_separated and set(self.names.counts) <= {"0", "1"}:
+            problem = (
+                f"the cells of {self.labels_column!r} are rows of 0 and 1, without names of labels: make a "
+                "column of each label, called by its name"
+            )
         if problem is None and self.names.unused and self.num_rows:
             word = self.names.no_label[min(self.names.unused)]
             problem = (
