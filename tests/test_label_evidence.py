@@ -68,6 +68,8 @@ def read(tmp_path, cells, form="csv", **options):
         (SCAB, "blank", "' '"),
         (["desert mountains", "sunset sea", "desert"], "blank", "' '"),
         (GROUND, "blank", "' '"),
+        (["sky sea", "boat sea", "sea"], "blank", "' '"),
+        ([*COCO * 9, "dog cat", "person car", "dog person"], "blank", "' '"),
         (joined(" "), "blank", "' '"),
         (joined(","), "comma", "','"),
         (joined(", "), "comma", "','"),

@@ -113,7 +113,7 @@ def _find_joined(cells: LabelCells) -> _Joined | None:
         elif separator in _STRONG:
             suspect = num_cells * 100 >= total or bool(of_labels)
         else:
-            suspect = _is_combination(counts, parts)
+            suspect = len(of_labels) >= 3 or _is_combination(counts, parts)
         if suspect:
             example = max(of_labels or parts, key=lambda label: (counts[label], label))
             return _Joined(separator, word, num_cells, example)
@@ -139,7 +139,7 @@ def _is_combination(counts: Mapping[str, int], parts: Mapping[str, tuple[str, ..
     """Whether parts are labels, by how they recur: `haze primary`, not `polar bear` or `wine glass`.
 
     In a name a word keeps its place: `bear` is last and `wine` first. In a list a label may stand anywhere,
-    alone too. Where it never does, the parts of a list are still few and its combinations many.
+    alone too, and in several. Where it never does, the parts are still few and their combinations many.
     """
     total = sum(counts[label] for label in parts)
     places: dict[str, set[bool]] = defaultdict(set)  # part -> whether it stands last
@@ -152,14 +152,14 @@ def _is_combination(counts: Mapping[str, int], parts: Mapping[str, tuple[str, ..
             places[piece].add(piece == pieces[-1])
             num_labels[piece] += 1
     moving = sum(counts[label] for label, pieces in parts.items() if any(len(places[p]) > 1 for p in pieces))
-    of_labels = [label for label, pieces in parts.items() if any(piece in counts for piece in pieces)]
+    recurring_labels = {piece for piece, num in num_labels.items() if piece in counts and num > 2}
+    of_labels = sum(counts[label] for label, pieces in parts.items() if recurring_labels.intersection(pieces))
     different = {piece for pieces in parts.values() for piece in pieces}
     recurring = sum(num_labels[piece] > 1 for piece in different)
     is_product = (
         len(parts) >= 10 and len(different) * 3 <= len(parts) * 2 and recurring * 5 >= len(different) * 4
     )
-    mostly_labels = len(of_labels) >= 3 and sum(map(counts.__getitem__, of_labels)) * 2 >= total
-    return moving * 4 >= total or mostly_labels or is_product
+    return moving * 4 >= total or of_labels * 4 >= total or is_product
 
 
 def explain_no_names(names: LabelNames) -> str | None:
