@@ -17,6 +17,7 @@ from cnnrnn_tf.commands import predict, tagging
 from cnnrnn_tf.commands.__main__ import main
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.evaluation.calibration import Calibration, apply_temperature
+from cnnrnn_tf.serving import image_files
 from cnnrnn_tf.serving.tagged_image import TaggedImage
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
@@ -71,18 +72,20 @@ def run_json(capsys, *words, status=0):
 
 def test_words_are_files_folders_and_patterns_each_file_once(photos, monkeypatch):
     monkeypatch.chdir(photos)
-    paths, problems = predict.find_images(["c.jpg", ".", "more", "*.txt", "*", "x.jpg", "*.tif", "more"])
+    words = ["c.jpg", ".", "more", "*.txt", "*", "x.jpg", "*.tif", "more"]
+    paths, problems, others, num_folders = predict.find_images(words)
     assert [str(path) for path in paths] == ["c.jpg", "a.PNG", "b.jpeg", "cut.jpg", "more/d.jpg", "notes.txt"]
     assert problems == [("x.jpg", "no such file"), ("*.tif", "no file matches")]
+    assert others == {".txt": 1} and num_folders == 2  # more, in . and in *
 
 
 def test_a_folder_without_images_and_a_name_that_looks_like_a_pattern(tmp_path):
     (tmp_path / "empty").mkdir()
     odd = tmp_path / "a[1].jpg"
     odd.write_bytes(b"")
-    paths, problems = predict.find_images([str(odd), str(tmp_path / "empty")])
-    assert paths == [odd]
-    assert problems == [(str(tmp_path / "empty"), "no images in this folder")]
+    found = predict.find_images([str(odd), str(tmp_path / "empty")])
+    assert found.paths == [odd]
+    assert found.problems == [(str(tmp_path / "empty"), "no images in this folder")]
 
 
 def test_a_name_that_is_no_utf_8_leaves_json_that_is(capsysbinary):
@@ -133,19 +136,21 @@ def test_bad_files_get_a_line_each_and_status_1(quick, photos, capsys):
         f"{photos / 'x.jpg'}: no such file",
         f"{photos / 'cut.jpg'}: cut off",
         f"{photos / 'notes.txt'}: not an image",
+        "tagged 3 of 6 images; 3 could not be (1 no such file, 1 cut off, 1 not an image); 1 other file "
+        "is no image (1 .txt); 1 folder was not searched (cnnrnn tag searches all)",
     ]
     assert len(re.findall(r"path probability", out)) == 3
 
 
 def test_a_file_that_cannot_be_read_is_told_as_such(quick, photos, capsys, monkeypatch):
-    read_bytes = Path.read_bytes
+    open_regular = image_files.open_regular
 
     def refuse(path):
         if path.name == "a.PNG":
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return open_regular(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(image_files, "open_regular", refuse)
     rows, _ = run_json(capsys, "RUN", photos / "a.PNG", photos / "c.jpg", status=1)
     assert rows[0] == {"image": str(photos / "a.PNG"), "error": "Permission denied"}
     assert rows[1]["error"] == ""

@@ -94,6 +94,7 @@ def test_the_files_joined_are_the_rows_of_the_local_command(
     assert summary == {
         "num_images": 53,
         "errors": {"cut off": 1, "No such file or directory": 1},
+        "others": {".txt": 1},
         "files": names[2:],
     }
 
@@ -189,7 +190,7 @@ def test_mistakes_are_told_in_one_line(quick, album, export_dir, tmp_path, capsy
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for folder, out, message in (
-        (tmp_path / "empty", "tags", "no images in it or below it; expected .bmp"),
+        (tmp_path / "empty", "tags", "empty: no images in it or below it"),
         (tmp_path / "nowhere", "tags", "failed on DirectRunner: FileNotFoundError: [Errno 2] No such file"),
         (album, tmp_path / "file", "is a file; --runner writes a folder of files"),
     ):
@@ -203,5 +204,5 @@ def test_mistakes_are_told_in_one_line(quick, album, export_dir, tmp_path, capsy
         UserError, match=r"holds no summary.json, though the pipeline ended well: workers must"
     ):
         tag_beam.tag_by_beam(
-            str(export_dir / "1"), str(album), str(tmp_path / "tags"), {".png"}, {}, options=IN_PROCESS
+            str(export_dir / "1"), str(album), str(tmp_path / "tags"), {}, options=IN_PROCESS
         )

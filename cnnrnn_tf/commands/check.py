@@ -56,7 +56,7 @@ class Check:
 
 
 def _read_images(words: Sequence[str]) -> list[bytes]:
-    paths, problems = find_images(words)
+    paths, problems = find_images(words)[:2]
     if problems:
         raise UserError("; ".join(f"--images {word}: {reason}" for word, reason in problems))
     return [path.read_bytes() for path in paths]

@@ -22,8 +22,8 @@ from tfrecords.progress import show_progress
 class Client(SearchOptions):
     """Tag images with an export that TensorFlow Serving runs.
 
-    The answers are those of `cnnrnn predict` on the same export. Exit status 1 if some file is no image, 2 if
-    none is, or the server does not answer.
+    The answers are those of `cnnrnn predict` on the same export. Exit status 1 if some image could not be
+    tagged, 2 if none could, or the server does not answer.
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")] = ()
@@ -49,18 +49,19 @@ class Client(SearchOptions):
     def run(self) -> int:
         from cnnrnn_tf.serving import client
 
-        paths, problems = find_images(self.images)
+        found = find_images(self.images)
         server = client.Client(
             self.url, self.model, self.version, self.timeout_s, self.retries, batch_size=self.batch_size
         )
         given = [name.strip() for name in self.given.split(",") if name.strip()]
         options = self.search_options
         report = Report(self.json, given)
-        for problem in problems:
+        for problem in found.problems:
             report.add_problem(*problem)
-        with show_progress("tagging", total=len(paths), unit="image") as bar:
+        with show_progress("tagging", total=len(found.paths), unit="image") as bar:
             report.print = bar.print
-            for path, image in tag_paths(paths, lambda files: server.tag_each(files, given, options)):
+            for path, image in tag_paths(found.paths, lambda files: server.tag_each(files, given, options)):
                 report.add(path, image)
                 bar.update()
-        return report.exit_status()
+        report.account(found.others, found.num_folders)
+        return report.exit_status(found.others)

@@ -41,8 +41,8 @@ class Predict:
 
     Each label comes with its marginal, the share of the candidate paths' probability that lies on paths with
     the label, and with its step, the softmax at the step that emitted it. Where the run was calibrated on the
-    hold-out, its probability stands in place of the marginal, and a last line says so. Exit status 1 if some
-    file is no image, 2 if none is.
+    hold-out, its probability stands in place of the marginal, and a last line says so. Files without labels
+    are accounted for on stderr. Exit status 1 if some image could not be tagged, 2 if none could.
     """
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|EXPORT")]
@@ -67,12 +67,13 @@ class Predict:
         if obstacle is not None:
             raise UserError(f"--save-grid {self.save_grid}: cannot be written ({obstacle}); choose another")
         given = read_given(self.given, check_model(self.model))
-        paths, problems = find_images(self.images)
+        found = find_images(self.images)
         report = Report(self.json, given)
+        paths, problems = found.paths, found.problems
         for problem in problems:
             report.add_problem(*problem)
         if not paths:
-            return report.exit_status()
+            return report.exit_status(found.others)
         tagger, vocabulary = load_tagger(self.model)
         read_given(self.given, vocabulary, tagger.max_length)
         calibration = tagger.calibration
@@ -83,7 +84,8 @@ class Predict:
             for path, image in tag_paths(paths, lambda files: _tag(tagger, files, given, self.batch_size)):
                 report.add(path, image)
                 bar.update()
-        status = report.exit_status()
+        report.account(found.others, found.num_folders)
+        status = report.exit_status(found.others)
         if calibration is not None and not self.json:
             print(
                 f"probability: the marginal, calibrated on {calibration.num_images:,} hold-out images "

@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,8 @@ from typing import Annotated
 import tyro
 
 from cnnrnn_tf.commands.search_options import OPTIONS, SearchOptions
-from cnnrnn_tf.commands.tagging import IMAGE_SUFFIXES, check_model, load_tagger, read_given
+from cnnrnn_tf.commands.tagging import check_model, load_tagger, read_given
+from cnnrnn_tf.serving.file_kinds import describe_tagged
 from cnnrnn_tf.serving.image_walk import walk_images
 from cnnrnn_tf.serving.tag_output import check_output
 from cnnrnn_tf.serving.tagged_image import fill_options
@@ -41,9 +41,10 @@ _EXPORT_FILES = ("saved_model.pb", "variables/*", "assets/*")
 class Tag(SearchOptions):
     """Tag a folder of images, however many, into a file with one line of JSON an image.
 
-    Subfolders are searched, too. Files that are no images have lines as well, with an error in place of
-    labels. Stopped at any time, the same command goes on where it was; when images are added later, it tags
-    those. Exit status 1 if some file is no image.
+    Subfolders are searched, too. An image is what begins as one, whatever its name, and what is named like
+    one. Those that cannot be tagged have lines as well, with an error in place of labels; other files have
+    none, and the summary counts them. Stopped at any time, the same command goes on where it was; when images
+    are added later, it tags those. Exit status 1 if some image could not be tagged.
     """
 
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
@@ -97,14 +98,13 @@ class Tag(SearchOptions):
                 tagger,
                 self.folder,
                 output,
-                IMAGE_SUFFIXES,
                 given,
                 self.batch_size,
                 self.readers,
                 on_start=bar.skip,
                 on_images=bar.update,
             )
-        _print_summary(summary.num_images, summary.errors, self.out)
+        print(describe_tagged(summary.num_images, summary.errors, summary.others, self.out))
         if summary.num_added == 0:
             print("all of them before")
         else:
@@ -129,11 +129,10 @@ class Tag(SearchOptions):
             export = load_export(self.model)
         with_options(export, self.search_options)  # or every worker would find that they are out of bounds
         given = read_given(self.given, export.vocabulary, export.max_length)
-        num_images, errors = tag_by_beam(
+        num_images, errors, others = tag_by_beam(
             str(export.path.absolute()),
             self.folder,
             self.out,
-            IMAGE_SUFFIXES,
             made_of=self._made_of(given),
             given=given,
             search=self.search_options,
@@ -143,7 +142,7 @@ class Tag(SearchOptions):
             options=self.beam_options,
             overwrite=self.overwrite,
         )
-        _print_summary(num_images, errors, self.out)
+        print(describe_tagged(num_images, errors, others, self.out))
         return 1 if errors else 0
 
     def _made_of(self, given: list[str]) -> dict:
@@ -176,13 +175,6 @@ def _check_folder(folder: str) -> None:
         raise UserError(f"{folder}: {found}; expected a folder of images")
 
 
-def _print_summary(num_images: int, errors: Counter[str], out: str) -> None:
-    num_bad = errors.total()
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in errors.most_common())
-    bad = f"; {num_bad:,} could not be ({reasons})" if num_bad else ""
-    print(f"tagged {num_images - num_bad:,} of {num_images:,} images: {out}{bad}")
-
-
 @contextlib.contextmanager
 def _show_progress(folder: str) -> Iterator[Progress]:
     """A bar on stderr, where nothing else is printed meanwhile: libjpeg has a line for every damaged file.
@@ -192,7 +184,7 @@ def _show_progress(folder: str) -> Iterator[Progress]:
 
     def count():
         with contextlib.suppress(OSError):
-            bar.set_total(sum(1 for _ in walk_images(folder, IMAGE_SUFFIXES)))
+            bar.set_total(sum(1 for _ in walk_images(folder)))
 
     with show_progress("tagging", unit="image") as bar, silence_native_stderr():
         threading.Thread(target=count, daemon=True).start()

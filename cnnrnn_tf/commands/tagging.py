@@ -1,4 +1,4 @@
-"""Words of a command line enter; the files, labels and model that they mean leave, and what is printed.
+"""Finds the files, labels and model that the words of a command line mean, and prints what comes of them.
 
 `cnnrnn predict` and `cnnrnn tag` have the model in their own process, `cnnrnn client` on a server: what two
 of them read or print is here once.
@@ -7,27 +7,41 @@ of them read or print is here once.
 from __future__ import annotations
 
 import glob
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from cnnrnn_tf.serving.file_kinds import describe_others, describe_tagged, judge_file, sort_out
+from cnnrnn_tf.serving.image_files import read_image
 from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
 from tfrecords.progress import loading_tensorflow, show_progress
+from tfrecords.words import count
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
+
+class FoundImages(NamedTuple):
+    """What words on a command line mean: `paths`, in their order, each once, and what else there is.
+
+    `problems` are (word, reason); `others` counts files of folders that are no images, see `file_kinds`;
+    `num_folders` were not searched.
+    """
+
+    paths: list[Path]
+    problems: list[tuple[str, str]]
+    others: Counter[str]
+    num_folders: int
 
 
-def find_images(words: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Returns the files that words on a command line mean, each once, and what is wrong with the other words.
+def find_images(words: Iterable[str]) -> FoundImages:
+    """Returns the files that words on a command line mean, and what is wrong with the other words.
 
     Args:
-        words: files, folders or patterns. A folder means the files directly in it that are named like images.
-
-    Returns:
-        paths: in the order of the words, sorted within a folder or a pattern.
-        problems: (word, reason).
+        words: files, folders or patterns. A folder means the images directly in it, sorted: what begins as
+            one, whatever its name, and what is named like one.
 
     Raises:
         UserError: there are no words.
@@ -35,13 +49,13 @@ def find_images(words: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]
     words = list(words)
     if not words:
         raise UserError("no images: name files, folders or patterns such as 'photos/*.jpg' after the model")
-    paths, problems = {}, []
+    found = FoundImages([], [], Counter(), 0)
     for word in words:
-        found, reason = _find_files(word)
-        paths.update(dict.fromkeys(found))
-        if not found:
-            problems.append((word, reason))
-    return list(paths), problems
+        more, reason = _find_files(word)
+        if not more.paths and not more.problems:
+            more.problems.append((word, reason))
+        found = FoundImages(*(one + other for one, other in zip(found, more, strict=True)))
+    return found._replace(paths=list(dict.fromkeys(found.paths)))
 
 
 def tag_paths(
@@ -56,14 +70,11 @@ def tag_paths(
     paths, reasons = list(paths), {}
 
     def read(path):
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            reasons[path] = error.strerror
-            return b""
+        data, reasons[path] = read_image(path)
+        return data
 
     for path, image in zip(paths, tag(map(read, paths)), strict=True):
-        yield path, replace(image, error=reasons.get(path, image.error))
+        yield path, replace(image, error=reasons[path] or image.error)
 
 
 def check_model(path: Path):
@@ -145,7 +156,7 @@ class Report:
             print: what prints a line: Python's own, or that of a bar which must not be broken up.
         """
         self.tagged: list[tuple[Path, TaggedImage]] = []
-        self.num_problems = 0
+        self.errors: Counter[str] = Counter()
         self.word = "probability"
         self.facts: Mapping = {}
         self.print: Callable[..., object] = print
@@ -163,21 +174,35 @@ class Report:
             self.print("\n".join(_format(path, image, self._given, self.word)))
 
     def add_problem(self, word: str, reason: str) -> None:
-        self.num_problems += 1
+        self.errors[reason] += 1
         if self._as_json:
             self.print(format_json({"image": word, "error": reason}))
         else:
             self.print(f"{word}: {reason}", file=sys.stderr)
 
-    def exit_status(self) -> int:
-        """0, or 1 if some file has no labels.
+    def account(self, others: Counter[str], num_folders: int = 0) -> None:
+        """Says on stderr what of the files found has no labels; nothing where all have, or none was read."""
+        if not self.tagged or not (self.errors or others or num_folders):
+            return
+        line = describe_tagged(len(self.tagged) + self.errors.total(), self.errors, others)
+        if num_folders:
+            verb = "was" if num_folders == 1 else "were"
+            line += f"; {count('folder', num_folders)} {verb} not searched (cnnrnn tag searches all)"
+        print(line, file=sys.stderr)
+
+    def exit_status(self, others: Counter[str]) -> int:
+        """0, or 1 if some image has no labels.
+
+        Args:
+            others: files that are no images, of which the error tells.
 
         Raises:
             UserError: none has.
         """
         if not self.tagged:
-            raise UserError(f"none of {self.num_problems} could be tagged; each line above says why")
-        return 1 if self.num_problems else 0
+            found = f"; {describe_others(others)}" if others else ""
+            raise UserError(f"none of {self.errors.total()} could be tagged; each line above says why{found}")
+        return 1 if self.errors else 0
 
 
 def _load_run_tagger(path: Path):
@@ -190,17 +215,22 @@ def _load_run_tagger(path: Path):
         return Tagger(run.model, run.vocabulary, run.config.decoding, run.calibration), run.vocabulary
 
 
-def _find_files(word: str) -> tuple[list[Path], str]:
-    path = Path(word)
+def _find_files(word: str) -> tuple[FoundImages, str]:
+    path, others = Path(word), Counter()
     if path.is_file():
-        return [path], ""
+        return FoundImages([path], [], others, 0), ""
     if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.is_file())
-        return [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES], "no images in this folder"
+        entries = sorted(path.iterdir())
+        files = [each for each in entries if not each.is_dir()]
+        judged = list(sort_out(map(os.fspath, files), judge_file, others))
+        paths = [Path(name) for name, reason in judged if not reason]
+        problems = [(name, reason) for name, reason in judged if reason]
+        return FoundImages(paths, problems, others, len(entries) - len(files)), "no images in this folder"
     if glob.has_magic(word):
-        files = sorted(Path(each) for each in glob.glob(word))
-        return [each for each in files if each.is_file()], "no file matches"
-    return [], "no such file"
+        entries = sorted(Path(each) for each in glob.glob(word))
+        files = [each for each in entries if each.is_file()]
+        return FoundImages(files, [], others, sum(each.is_dir() for each in entries)), "no file matches"
+    return FoundImages([], [], others, 0), "no such file"
 
 
 def _format(path: Path, image: TaggedImage, given: list[str], word: str) -> Iterator[str]:

@@ -5,7 +5,8 @@
 
     tags/state.json                    what the rows were made of
     tags/tags-00000-1b9d6bcd8e1f.jsonl   the rows of the first 1,024 images, and so on
-    tags/summary.json                  appears last: the files in order, and how many rows have which error
+    tags/summary.json                  appears last: the files in order, how many rows have which error,
+                                       and how many files are no images
 
 One worker lists the images and deals them out in shards; a worker takes a shard, tags it by the function and
 in the batches of `cnnrnn tag` on one machine, and its file appears whole. Joined in order the files are the
@@ -20,17 +21,20 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cnnrnn_tf.serving.export import load_export
+from cnnrnn_tf.serving.file_kinds import HEAD_BYTES, is_named_like_image, looks_like_image, sort_out
+from cnnrnn_tf.serving.image_files import MAX_FILE_BYTES, read_image
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.tag_files import with_options
-from cnnrnn_tf.serving.tag_folder import MAX_FILE_BYTES, read_image, tag_batches
+from cnnrnn_tf.serving.tag_folder import describe_no_images, tag_batches
 from cnnrnn_tf.serving.tag_output import check_state, format_row, parse_row
 from tfrecords.beam import run_pipeline
 from tfrecords.errors import UserError
@@ -42,13 +46,13 @@ _STATE_FILE = "state.json"
 _PREFIX = "tags-"
 _IMAGES_PER_SHARD = 1024
 _FORMAT = 1
+_OTHERS = "others"  # Beam's name of what `_plan_shards` gives beside the shards
 
 
 def tag_by_beam(
     export_dir: str,
     folder: str,
     out: str,
-    suffixes: Collection[str],
     made_of: dict,
     given: Sequence[str] = (),
     search: Mapping[str, float] | None = None,
@@ -57,14 +61,13 @@ def tag_by_beam(
     runner: str = "DirectRunner",
     options: str = "",
     overwrite: bool = False,
-) -> tuple[int, Counter[str]]:
+) -> tuple[int, Counter[str], Counter[str]]:
     """Tags a folder by a pipeline.
 
     Args:
         export_dir: version folder of an export, which all workers reach under this path.
         folder: of the images: a folder that all workers reach, or a URL.
         out: a folder or URL for the files, which this machine and all workers reach.
-        suffixes: of image files.
         made_of: what the rows depend on, as a dict for JSON.
         given, batch_size, num_readers: see `tag_folder`.
         search: options of signature `tag`, see `with_options`.
@@ -72,7 +75,8 @@ def tag_by_beam(
         overwrite: begin anew.
 
     Returns:
-        How many images have a row, and how many rows have each error.
+        How many images have a row, how many rows have each error, and how many files are no images, by
+        `file_kinds.name_kind`.
 
     Raises:
         UserError: there are no images, `out` holds rows that were made of something else, or the pipeline
@@ -91,14 +95,20 @@ def tag_by_beam(
     )
 
     def add_steps(pipeline):
-        _ = (
+        planned = (
             pipeline
             | "Folder" >> beam.Create([folder])
-            | "List" >> beam.FlatMap(_plan_shards, tuple(suffixes), num_images)
+            | "List" >> beam.FlatMap(_plan_shards, num_images).with_outputs(_OTHERS, main="shards")
+        )
+        _ = (
+            planned.shards
             | "One by one" >> beam.Reshuffle()  # or all shards stay with the worker that lists them
             | "Tag" >> beam.Map(tag_shard)
             | "Gather" >> beam.combiners.ToList()
-            | "Sum up" >> beam.Map(_write_summary, join_path(out, SUMMARY_FILE))
+            | "Sum up"
+            >> beam.Map(
+                _write_summary, beam.pvalue.AsSingleton(planned[_OTHERS]), join_path(out, SUMMARY_FILE)
+            )
         )
 
     with show_progress(
@@ -107,7 +117,7 @@ def tag_by_beam(
         count_done=None if is_url(out) else lambda: len(_list_files(out)),
     ) as bar:
         if not is_url(folder):
-            count = functools.partial(_count_shards, bar, folder, suffixes, num_images)
+            count = functools.partial(_count_shards, bar, folder, num_images)
             threading.Thread(target=count, daemon=True).start()
         run_pipeline(add_steps, runner, options)
     summary = _read_json(join_path(out, SUMMARY_FILE))
@@ -116,35 +126,51 @@ def tag_by_beam(
             f"{out}: holds no {SUMMARY_FILE}, though the pipeline ended well: workers must reach --out, too"
         )
     _remove_others(out, summary["files"])
+    others = Counter(summary["others"])
     if not summary["num_images"]:
-        raise UserError(f"{folder}: no images in it or below it; expected {', '.join(sorted(suffixes))}")
-    return summary["num_images"], Counter(summary["errors"])
+        raise UserError(describe_no_images(folder, others))
+    return summary["num_images"], Counter(summary["errors"]), others
 
 
 # ---- what the workers do
 
 
-def _plan_shards(
-    folder: str, suffixes: Collection[str], num_images: int
-) -> Iterator[tuple[int, list[tuple[bytes, str]]]]:
-    """Yields (number, [(name, reason)]) of each shard; names are bytes, for Beam's text must be UTF-8."""
-    found = _list_url(folder, suffixes) if is_url(folder) else walk_images(folder, suffixes)
+def _plan_shards(folder: str, num_images: int) -> Iterator:
+    """Yields (number, [(name, reason)]) of each shard, and last the files that are no images, counted.
+
+    Names are bytes, for Beam's text must be UTF-8.
+    """
+    from apache_beam.pvalue import TaggedOutput
+
+    others = Counter()
+    found = _list_url(folder, others) if is_url(folder) else walk_images(folder, others)
     names = ((os.fsencode(name), reason) for name, reason in found)
     for number in itertools.count():
         shard = list(itertools.islice(names, num_images))
         if not shard:
-            return
+            break
         yield number, shard
+    yield TaggedOutput(_OTHERS, dict(others))
 
 
-def _list_url(folder: str, suffixes: Collection[str]) -> list[tuple[str, str]]:
+def _list_url(folder: str, others: Counter[str]) -> Iterable[tuple[str, str]]:
     from apache_beam.io.filesystems import FileSystems
 
     start = join_path(folder, "")
     (found,) = FileSystems.match([f"{start}**"])
     names = [each.path.removeprefix(start) for each in found.metadata_list]
-    named = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
-    return [(name, "") for name in sorted(named, key=sort_key)]
+    return sort_out(sorted(names, key=sort_key), lambda name: _judge_url(start + name), others)
+
+
+def _judge_url(url: str) -> tuple[bool, str]:
+    """As `file_kinds.judge_file`: of an object that is not named like an image, the first bytes are read."""
+    if is_named_like_image(url.rsplit("/", 1)[-1]):
+        return True, ""
+    try:
+        with open_file(url) as file:
+            return looks_like_image(file.read(HEAD_BYTES)), ""
+    except OSError as error:
+        return False, _explain(error)
 
 
 @dataclass(frozen=True)
@@ -191,8 +217,12 @@ class _ShardTagger:
             with open_file(join_path(self.folder, name)) as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            return b"", error.strerror or str(error) or type(error).__name__  # Beam's own have no strerror
+            return b"", _explain(error)
         return (data, "") if len(data) <= MAX_FILE_BYTES else (b"", "too large")
+
+
+def _explain(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__  # Beam's own have no strerror
 
 
 def _count_errors(path: str) -> Counter[str] | None:
@@ -205,13 +235,16 @@ def _count_errors(path: str) -> Counter[str] | None:
     return Counter(error for _, error in rows if error)
 
 
-def _write_summary(shards: Sequence[tuple[str, int, dict[str, int]]], path: str) -> None:
+def _write_summary(
+    shards: Sequence[tuple[str, int, dict[str, int]]], others: Mapping[str, int], path: str
+) -> None:
     errors = Counter()
     for _, _, found in shards:
         errors.update(found)
     summary = {
         "num_images": sum(num_images for _, num_images, _ in shards),
         "errors": dict(errors.most_common()),
+        "others": dict(sorted(others.items())),
         "files": sorted(name for name, _, _ in shards),
     }
     write_whole(path, [json.dumps(summary, indent=1).encode() + b"\n"])
@@ -240,10 +273,10 @@ def _prepare(out: str, made_of: dict, overwrite: bool) -> None:
     write_whole(state_path, [json.dumps(made_of, indent=1).encode() + b"\n"])
 
 
-def _count_shards(bar: Progress, folder: str, suffixes: Collection[str], num_images: int) -> None:
+def _count_shards(bar: Progress, folder: str, num_images: int) -> None:
     """Finds beside the tagging how many files there will be."""
     with contextlib.suppress(OSError):
-        bar.set_total(sum(1 for _ in _plan_shards(folder, suffixes, num_images)))
+        bar.set_total(math.ceil(sum(1 for _ in walk_images(folder)) / num_images))
 
 
 def _list_files(out: str) -> list[str]:

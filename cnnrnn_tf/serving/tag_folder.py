@@ -1,4 +1,4 @@
-"""A folder of images enters, however many; a file with one row of JSON for each leaves, bad ones included.
+"""Tags a folder of images, however many, into a file with one row of JSON for each, bad ones included.
 
 Two stages run at once, with bounded queues between them: threads read files ahead, and two batches at a time
 are in the model's graph, so that one is decoded while the other is in the network. The graph is that of
@@ -13,22 +13,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import stat
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from cnnrnn_tf.serving.file_kinds import describe_others
+from cnnrnn_tf.serving.image_files import read_image
 from cnnrnn_tf.serving.image_walk import walk_images
 from cnnrnn_tf.serving.signatures import TaggedImage, tag_files
 from cnnrnn_tf.serving.tag_output import TagOutput, find_missing, format_row, scan_rows
 from tfrecords.errors import UserError
-
-__all__ = ["MAX_FILE_BYTES", "TagSummary", "read_image", "tag_batches", "tag_folder"]
-
-MAX_FILE_BYTES = 1 << 30
-"""A larger file is not read: two batches of them would be more than a machine has memory."""
 
 _NUM_IN_FLIGHT = 2  # batches in the model's graph
 _NUM_AHEAD = 2  # further batches of which the files are being read
@@ -41,12 +37,14 @@ class TagSummary:
     Attributes:
         num_images: rows in the file.
         errors: how many rows have each error.
+        others: how many files of the folder are no images and have no row, by `file_kinds.name_kind`.
         num_added: rows of this run.
         wall_s: seconds that they took.
     """
 
     num_images: int
     errors: Counter[str]
+    others: Counter[str]
     num_added: int
     wall_s: float
 
@@ -55,7 +53,6 @@ def tag_folder(
     tagger,
     folder: str | os.PathLike,
     output: TagOutput,
-    suffixes: Iterable[str],
     given: Sequence[str] = (),
     batch_size: int = 32,
     num_readers: int = 8,
@@ -71,7 +68,6 @@ def tag_folder(
         tagger: a Tagger, or an export that `load_export` has read.
         folder: what `walk_images` takes.
         output: where the rows go, from `open_output`.
-        suffixes: of image files.
         given: names of labels that all images are known to have.
         batch_size: images tagged at once.
         num_readers: files read at once.
@@ -86,20 +82,21 @@ def tag_folder(
     def read(name):
         return read_image(os.path.join(folder, name))
 
-    suffixes = frozenset(suffixes)
     start = time.perf_counter()
+    others = Counter()
     if output.is_finished:
         rows = scan_rows(output.path)
-        if next(find_missing(walk_images(folder, suffixes), rows.iterate_keys()), None) is None:
-            return TagSummary(rows.num_rows, rows.errors, 0, time.perf_counter() - start)
+        if next(find_missing(walk_images(folder, others), rows.iterate_keys()), None) is None:
+            return TagSummary(rows.num_rows, rows.errors, others, 0, time.perf_counter() - start)
         output.reopen()
     output.part.touch()
     rows = scan_rows(output.part, batch_size)
-    missing = find_missing(walk_images(folder, suffixes), rows.iterate_keys())
+    others = Counter()
+    missing = find_missing(walk_images(folder, others), rows.iterate_keys())
     first = next(missing, None)
     if first is None and not rows.num_rows:
         output.part.unlink()
-        raise UserError(f"{folder}: no images in it or below it; expected {', '.join(sorted(suffixes))}")
+        raise UserError(describe_no_images(folder, others))
     on_start(rows.num_rows)
     calibrated = tagger.calibration is not None
     errors, num_added = Counter(rows.errors), 0
@@ -117,21 +114,13 @@ def tag_folder(
         raise KeyboardInterrupt(
             f"{done:,} images are tagged in {output.part}; run the same command again to go on"
         ) from None
-    return TagSummary(rows.num_rows + num_added, errors, num_added, time.perf_counter() - start)
+    return TagSummary(rows.num_rows + num_added, errors, others, num_added, time.perf_counter() - start)
 
 
-def read_image(path: str | os.PathLike) -> tuple[bytes, str]:
-    """Returns a file's content and "", or b"" and why it cannot be read. Never waits for a pipe."""
-    try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return b"", "not a file"
-            if status.st_size > MAX_FILE_BYTES:
-                return b"", "too large"
-            return file.read(), ""
-    except OSError as error:
-        return b"", error.strerror
+def describe_no_images(folder: str | os.PathLike, others: Counter[str]) -> str:
+    """The mistake of a folder in which there is nothing to tag."""
+    found = f"; {describe_others(others)}" if others else ""
+    return f"{folder}: no images in it or below it{found}"
 
 
 def tag_batches(
@@ -186,7 +175,3 @@ def _tag_batch(tagger, files: Sequence[tuple[bytes, str]], given: Sequence[str])
     return [
         replace(image, error=reason or image.error) for image, (_, reason) in zip(images, files, strict=True)
     ]
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
