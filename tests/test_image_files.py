@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tfrecords.__main__ import main
+from tfrecords.annotations import Skip
 from tfrecords.errors import UserError
 from tfrecords.sources.image_files import ImageFolder
 from tfrecords.sources.nearest_image import explain_missing
@@ -168,6 +169,14 @@ def test_of_a_pattern_that_fits_nothing_the_nearest_file_is_named(here):
     here("im/1/a.jpg")
     said = "; im/1/a.jpg is there, which --image-pattern 'x/{image}' does not fit"
     assert explain_missing("x/a.jpg", [ImageFolder("im")], "x/{image}") == said
+
+
+def test_the_nearest_file_is_looked_for_in_all_folders(here):
+    here("one/x.jpg", "two/a.jpg")
+    find(["a,sea"], images=["one", "two"])
+    source = TableSource("t.csv", ["one", "two"])
+    said = source.explain_skip(Skip("a", "missing_image", "one/a"))
+    assert said == "; two/a.jpg is there: pass --image-pattern '{image}.jpg'"
 
 
 def test_a_suggested_pattern_is_right(here):

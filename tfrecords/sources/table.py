@@ -110,12 +110,13 @@ class TableSource(Source):
         if skip.reason != "missing_image":
             return ""
         path = skip.detail or skip.image_id
-        for folder in map(ImageFolder, self._list_folders()):
-            if path.startswith(os.path.join(folder.path, "")):
-                return explain_missing(
-                    os.path.relpath(path, folder.path), [folder], self.options.image_pattern
-                )
-        return ""
+        folders = [ImageFolder(folder) for folder in self._list_folders()]
+        own = next((folder for folder in folders if path.startswith(os.path.join(folder.path, ""))), None)
+        if own is None:
+            return ""
+        others = [folder for folder in folders if folder is not own]
+        name = os.path.relpath(path, own.path)
+        return explain_missing(name, [own, *others], self.options.image_pattern)
 
     def arguments(self) -> dict:
         names = [
