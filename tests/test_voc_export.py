@@ -251,6 +251,7 @@ def test_a_missing_image_is_looked_for_where_the_others_are(devkit, tmp_path, ca
     assert main(["build", "voc", "--from", str(devkit), "--data-dir", str(tmp_path / "data")]) == 2
     error = capsys.readouterr().err
     assert "2 of the 2 train images are missing (100 %)" in error and "JPEGImages/2007_1.jpg" in error
+    assert "no image of this name is below" in error and "--images" in error
 
 
 def test_class_files_alone_are_enough(devkit):

@@ -118,7 +118,10 @@ class VocSource(ExportSource):
             if not is_url(folder.path) and skip.detail.startswith(os.path.join(folder.path, "")):
                 images = ExportedImages(folder.path)
                 name = os.path.relpath(skip.detail, images.path)
-                return explain_missing(name, [images.folder], pattern="{image}").split(", and --image")[0]
+                found = explain_missing(name, [images.folder], pattern="{image}").split(", and --image")[0]
+                if found and ".xml is there" not in found.lower():
+                    return found
+                return f"; no image of this name is below {folder.path}: give their folder with --images"
         return ""
 
     def arguments(self) -> dict:
