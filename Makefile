@@ -29,7 +29,7 @@ train: .venv/.installed
 test: .venv/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 $(ARGS)
 
 test-long: .venv/.installed-test
 	$(BIN)/python -m pytest -m long $(ARGS)

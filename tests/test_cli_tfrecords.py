@@ -204,7 +204,7 @@ def test_help_answers_with_status_0_and_without_tensorflow(line):
         "heavy = {'tensorflow', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *line], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: python -m tfrecords" in done.stdout
 
@@ -218,7 +218,7 @@ def test_no_module_but_the_records_own_needs_tensorflow_to_be_imported():
         f"for name in {modules!r}: importlib.import_module(name)\n"
         f"assert 'tensorflow' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

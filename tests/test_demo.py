@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -608,7 +607,6 @@ def test_another_process_with_other_hashes_of_text_draws_the_same():
     outputs = {
         subprocess.run(
             [sys.executable, "-c", DIGEST],
-            cwd=Path(__file__).parents[1],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,

@@ -576,7 +576,7 @@ def test_a_run_that_was_killed_while_it_unpacked_unpacks_again(owners, tmp_path)
     archive = serve(owners, "a.tar", content)
     (tmp_path / "a.tar").write_bytes(content)
     words = [archive.url, str(archive.size), archive.sha256, str(tmp_path)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=Path(__file__).parents[1])
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words])
     assert killed.returncode == 9
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar", ".a.tar.unpacked", ".a.tar.unpacking"}
     assert not is_unpacked(archive, tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from cnnrnn_tf.viz.figures import save_grid, save_history
 from cnnrnn_tf.viz.reliability import save_reliability
 from tfrecords.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 MARGIN_PX = 30  # of the page; nothing may be drawn in it
 MANY = [(f"label_{i} of some length", 0.9 - i / 20) for i in range(12)]
 
@@ -272,4 +270,4 @@ def test_drawing_needs_neither_pyplot_nor_tensorflow(tmp_path):
         "sys.exit(bool({'matplotlib.pyplot', 'tensorflow'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "grid.png")]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert subprocess.run(command).returncode == 0

@@ -22,8 +22,6 @@ from cnnrnn_tf.serving.tagged_image import TaggedImage
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
@@ -318,8 +316,6 @@ def test_help_answers_without_tensorflow(command):
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *command.split()],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +24,6 @@ from tfrecords.report_figures import (
 from tfrecords.report_records import Contents, Records
 from tfrecords.vocabulary import LabelVocabulary
 
-ROOT = Path(__file__).parents[1]
 NAMES = ["co_occurrence.png", "label_frequencies.png", "image_sizes.png"]
 PADDING_PX = 30  # around what is drawn
 
@@ -272,4 +270,4 @@ def test_drawing_needs_neither_pyplot_nor_tensorflow():
         "import sys, tfrecords.report_figures\n"
         "sys.exit(bool({'matplotlib.pyplot', 'tensorflow'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

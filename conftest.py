@@ -1,0 +1,69 @@
+"""Keeps the suite out of the checkout, small in memory, and runs the slow files first, so that two workers
+end together."""
+
+import ctypes
+import gc
+import os
+import resource
+import shutil
+import sys
+
+import pytest
+
+SLOWEST_FILES = ("test_run.py", "test_compare.py", "test_distribution.py", "test_datasets.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def working_folder(tmp_path_factory, pytestconfig):
+    """An empty folder that all tests and fixtures run in: no `data/` or `runs/` of the checkout is near.
+
+    Processes that tests start there import this checkout's packages, be they installed or not.
+    """
+    folder = tmp_path_factory.mktemp("working_folder")
+    checkout = str(pytestconfig.rootpath)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", checkout, prepend=os.pathsep)
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_folder(working_folder, request):
+    """Each test and doctest finds the working folder empty, and fails if it leaves something there."""
+    yield
+    left = sorted(working_folder.iterdir())
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if left:
+        names = ", ".join(path.name for path in left)
+        pytest.fail(f"{request.node.name} left {names} in the working folder: let it write to tmp_path")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """Frees the networks of a module that holds many: cycles keep them, and the C library their memory."""
+    before = resident_mib()
+    yield
+    if resident_mib() > before + 50:  # to look through all objects takes half a second
+        if "keras" in sys.modules:
+            sys.modules["keras"].backend.clear_session()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_mib() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def pytest_collection_modifyitems(items):
+    # Stable: the others keep their order. `make test` tells pytest-xdist not to sort files by their tests.
+    items.sort(key=lambda item: item.path.name not in SLOWEST_FILES)
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress():
+    """What goes on is told after a moment, and how long a moment is depends on the machine's other work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfrecords.progress.FIRST_LINE_S", 60.0)
+        yield
