@@ -106,7 +106,17 @@ def test_weights_of_another_backbone_are_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_weights_of_a_deeper_sister_are_refused_though_every_layer_is_found(tmp_path):
+@pytest.fixture
+def undrawn_weights(monkeypatch):
+    """Networks start from zeros: the 138 million weights of all VGG16 take ten seconds and 2 GB to draw."""
+    monkeypatch.setattr(
+        keras.initializers.GlorotUniform,
+        "__call__",
+        lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype),
+    )
+
+
+def test_weights_of_a_deeper_sister_are_refused_though_every_layer_is_found(tmp_path, undrawn_weights):
     deeper = keras.applications.VGG19(include_top=False, weights=None, input_shape=(32, 32, 3))
     deeper.save(tmp_path / "vgg19.keras")
     layer = Backbone("vgg16", "pooled", 32)
