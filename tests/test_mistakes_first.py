@@ -101,6 +101,20 @@ MISTAKES = [
     ("export RUN --precison bfloat16", "unknown flag --precison (did you mean '--precision'?)"),
     ("train.py --learning_rat 1", "unknown flag --learning_rat (did you mean '--learning-rate'?)"),
     ("client none.jpg", "none of 1 could be tagged; each line above says why"),
+    # What is wrong with the flags alone comes before what is on the disk.
+    ("train.py --dataset ponds --backbone vgg61", "unknown backbone 'vgg61' (did you mean 'vgg16'?)"),
+    ("train.py --dataset ponds --protocol asll", "unknown protocol 'asll' (did you mean 'asl'?)"),
+    ("predict none none.jpg --batch-size 0", "--batch-size 0: expected 1 or more"),
+    ("predict none none.jpg --save-grid note.txt", "--save-grid note.txt: expected .png, "),
+    ("tag none --model none --out note.txt --readers 0", "--readers 0: expected 1 or more"),
+    ("tag none --model none --out note.txt --beam-options=--x=1", "--beam-options is for tagging by Apache"),
+    ("evaluate none --protocol mlgcn", "unknown protocol 'mlgcn' (did you mean 'ml-gcn'?)"),
+    ("evaluate none --holdout none.jsonl", "--holdout FILE goes with --predictions FILE"),
+    ("export none --max-beam-size -1", "--max-beam-size -1: expected 1 or more, or 0"),
+    ("check none --timeout-s 0", "--timeout-s 0: expected 1 or more"),
+    ("compare --dataset ponds --protocol asll", "unknown protocol 'asll' (did you mean 'asl'?)"),
+    ("compare --dataset ponds --methods sofmax", "no method is called 'sofmax' (did you mean 'softmax'?)"),
+    ("client none.jpg --batch-size 0", "batch_size 0: expected 1 or more"),
 ]
 
 

@@ -250,6 +250,7 @@ class BuildTable(BuildOptions):
             raise UserError("missing --from")
         self.table = tuple(path for paths in self.table for path in paths)
         self.name = self.name or Path(parse_split_files(self.table)[0].path).stem
+        parse_split_words(self.split_words)  # a mistake in it is told before the disk is looked at
 
     def make_source(self) -> Source:
         return make_source(

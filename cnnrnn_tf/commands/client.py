@@ -49,10 +49,10 @@ class Client(SearchOptions):
     def run(self) -> int:
         from cnnrnn_tf.serving import client
 
-        found = find_images(self.images)
         server = client.Client(
             self.url, self.model, self.version, self.timeout_s, self.retries, batch_size=self.batch_size
         )
+        found = find_images(self.images)
         given = [name.strip() for name in self.given.split(",") if name.strip()]
         options = self.search_options
         report = Report(self.json, given)

@@ -62,11 +62,11 @@ class Compare:
             raise UserError(f"--seeds {self.seeds}: expected 1 or more")
         check_backbone_name(config.model.backbone)
         check_backbone_weights(config.model.backbone, config.model.backbone_weights)
-        check_run_folder(self.runs_dir, self.dataset)
-        if self.dataset != "demo":
-            Manifest.load(self.data_dir / self.dataset)  # a data set that is not built: say so at once
         if self.protocol is not None:
             protocol(self.protocol, self.dataset)
+        check_run_folder(self.runs_dir, self.dataset)  # from here on the disk is looked at
+        if self.dataset != "demo":
+            Manifest.load(self.data_dir / self.dataset)  # a data set that is not built: say so at once
         seeds = count("seed", self.seeds)
         print(f"comparing on {self.dataset}: {', '.join(names)}; {seeds} of what draws at random", flush=True)
         with loading_tensorflow():
