@@ -92,7 +92,8 @@ class Predict:
                 f"(T {calibration.temperature:.2f}); step: the softmax when emitted"
             )
         if self.save_grid is not None:
-            _save_grid(self.save_grid, report.tagged)
+            with show_progress(f"drawing {self.save_grid}"):
+                _save_grid(self.save_grid, report.tagged)
         return status
 
 
