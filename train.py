@@ -2,7 +2,7 @@
 
     python train.py --dataset demo          draws its data, trains a minute or two, prints the paper's table
     python train.py --dataset nuswide81     the paper's model on the paper's data
-    python train.py --resume runs/demo/...  goes on with an interrupted run
+    python train.py --resume runs/demo/...  goes on with an interrupted run, or longer: --epochs 90
 
 The records come from `python -m tfrecords build`; only the demo's are made on the spot.
 """
@@ -18,13 +18,15 @@ import tyro
 
 from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
 from cnnrnn_tf.model.backbone_names import check_backbone_name, check_backbone_weights
-from cnnrnn_tf.training.runs import check_resumable, check_run_folder
+from cnnrnn_tf.training.latest import find_run
+from cnnrnn_tf.training.runs import check_resumable, check_run_folder, find_data_dir
 from tfrecords.cli import format_command, parse, run_main, show_version
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest, list_built
 from tfrecords.progress import loading_tensorflow
 
 PROG = "python train.py"
+_BESIDE_RESUME = ("--resume", "--epochs", "--patience", "--data-dir")
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Train:
     run_name: str = ""
     """Name of the run folder; the time by default."""
     resume: Path | None = None
-    """Folder of an interrupted run to go on with, with its own settings."""
+    """Folder of a run to go on with, with its own settings: an interrupted one; or a finished one, to train
+    it longer, to more --epochs. --patience and --data-dir may be given, too."""
     experiment: Annotated[ExperimentConfig, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ExperimentConfig
     )
@@ -57,26 +60,40 @@ def _run(args: list[str]) -> None:
         show_version()
     default = Train(experiment=_find_defaults(args))
     options = parse(Train, args, prog=PROG, default=default, config=(tyro.conf.DisallowNone,))
-    if options.resume is not None and len(args) > (1 if args[0].startswith("--resume=") else 2):
-        raise UserError("--resume goes on with the run's own settings: give no other flag beside it")
+    if options.resume is not None:
+        _resume(options, args)
+        return
     data = options.experiment.data
-    if options.resume is None and _find_dataset(args) is None:
+    if _find_dataset(args) is None:
         raise UserError(_explain_start(data.data_dir))
     if data.dataset in ("", ".", "..") or "/" in data.dataset:
         raise UserError(
             f"--dataset {data.dataset}: expected the name of a data set, such as scenes; --data-dir names "
             "the folder that holds it"
         )
-    if options.resume is None:
-        _check(options)
-    else:
-        check_resumable(options.resume)
+    _check(options)
     with loading_tensorflow():
         from cnnrnn_tf.training import run
-    if options.resume is not None:
-        run.resume(options.resume)
-    else:
-        run.train(options.experiment, options.runs_dir, options.run_name)
+    run.train(options.experiment, options.runs_dir, options.run_name)
+
+
+def _resume(options: Train, args: list[str]) -> None:
+    for word in args:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag not in _BESIDE_RESUME:
+            raise UserError(
+                f"--resume goes on with the run's own settings: leave {flag} out; only --epochs, --patience "
+                "and --data-dir may be others"
+            )
+    training, data = options.experiment.training, options.experiment.data
+    epochs = None if _find_value(args, "--epochs") is None else training.epochs
+    patience = None if _find_value(args, "--patience") is None else training.patience
+    data_dir = None if _find_value(args, "--data-dir") is None else data.data_dir
+    run_dir = find_run(options.resume)
+    find_data_dir(run_dir, check_resumable(run_dir, epochs, patience), data_dir)
+    with loading_tensorflow():
+        from cnnrnn_tf.training import run
+    run.resume(run_dir, epochs=epochs, patience=patience, data_dir=data_dir)
 
 
 def _check(options: Train) -> None:

@@ -70,7 +70,14 @@ MISTAKES = [
     ("train.py --dataset squares --run-name first", "runs/squares/first exists, and a run is never"),
     ("train.py --dataset demo --runs-dir note.txt", "note.txt/demo: cannot be created ("),
     ("train.py --resume none", "none: no config.json there; expected the folder of a run"),
-    ("train.py --resume runs/squares/first", "this run is finished; evaluate it with"),
+    (
+        "train.py --resume runs/squares/first",
+        "longer with `python train.py --resume runs/squares/first",
+    ),
+    ("train.py --resume runs/squares/first --epochs 2", "--epochs 2: runs/squares/first has 8 already"),
+    ("train.py --resume runs/squares/first --epochs 9", "first/backup: is gone, so this finished run cannot"),
+    ("train.py --resume runs/squares/first --seed 9", "leave --seed out; only --epochs, --patience and"),
+    ("train.py", "expected --dataset NAME: start with"),
     ("predict none photo.jpg", "none: no such folder; expected a run"),
     ("predict runs/squares/open photo.jpg", "the run is not finished; finish it with `python train.py"),
     ("predict RUN none.jpg", "none of 1 could be tagged; each line above says why"),
@@ -85,13 +92,16 @@ MISTAKES = [
     ("evaluate none", "none: no config.json there"),
     ("evaluate RUN --split tset", "has no split 'tset' (did you mean 'test'?)"),
     ("evaluate RUN --protocol mlgcn", "unknown protocol 'mlgcn' (did you mean 'ml-gcn'?)"),
-    ("evaluate runs/squares/moved", "the data set 'gone' is not built"),
+    ("evaluate runs/squares/moved", "moved: its data set 'gone' is not in "),
+    ("evaluate RUN --data-dir nowhere", "the data set 'squares' is not built in "),
+    ("evaluate nothing/latest", "nothing/latest: no config.json there"),
+    ("evaluate runs/squares", "expected the folder of a run, such as "),
     ("evaluate --predictions none.jsonl", "none.jsonl: cannot be read"),
     ("export none", "none: no config.json there"),
     ("export RUN --out note.txt", "--out note.txt: cannot be written ("),
     ("check none", "no export at none"),
     ("check EXPORT --images none.jpg", "--images none.jpg: no such file"),
-    ("compare --dataset ponds", "the data set 'ponds' is not built"),
+    ("compare --dataset ponds", "the data set 'ponds' is not built in "),
     ("compare --dataset squares --methods sofmax", "no method is called 'sofmax' (did you mean 'softmax'?)"),
     ("compare --dataset squares --backbone vgg61", "unknown backbone 'vgg61' (did you mean 'vgg16'?)"),
     ("compare --dataset squares --seeds 0", "--seeds 0: expected 1 or more"),
@@ -136,6 +146,7 @@ def folder(tmp_path_factory):
         if name != "open":
             (run / "checkpoints" / "best.keras").touch()
             (run / "metrics.json").write_text("{}")
+            (run / "history.csv").write_text("epoch,val_nll\n" + "".join(f"{i},1.0\n" for i in range(8)))
     version = path / "runs" / "squares" / "first" / "export" / "1"
     (version / "assets").mkdir(parents=True)
     (version / "saved_model.pb").touch()

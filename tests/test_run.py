@@ -474,9 +474,62 @@ def test_a_run_is_never_overwritten(finished, data_dir, capsys):
     assert "a run is never overwritten: choose another --run-name" in line
 
 
-def test_a_finished_run_is_not_resumed(finished):
-    with pytest.raises(UserError, match="this run is finished; evaluate it with `cnnrnn evaluate"):
+def test_a_finished_run_is_not_resumed_and_says_how_it_is_trained_longer(finished):
+    message = "this run is finished, with 8 epochs; train it longer with `python train.py .* --epochs 16`"
+    with pytest.raises(UserError, match=message):
         run.resume(finished)
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience_alone(finished, tmp_path):
+    stopped = tmp_path / "early"
+    shutil.copytree(finished, stopped)
+    config = configure(tmp_path, epochs=60, patience=2)
+    config.save(stopped / runs.CONFIG_FILE)
+    rows = "".join(f"{i},{value}\n" for i, value in enumerate((2.0, 1.0, 1.5, 1.25)))
+    (stopped / "history.csv").write_text(f"epoch,val_nll\n{rows}")
+    for epochs in (None, 80):
+        with pytest.raises(UserError, match=r"early, after 4 epochs, the last 2 .* add --patience 0"):
+            runs.check_resumable(stopped, epochs)
+    assert runs.check_resumable(stopped, patience=0).training.epochs == 60
+    assert (
+        runs.check_resumable(stopped, 80, 3).training == configure(tmp_path, epochs=80, patience=3).training
+    )
+
+
+def test_a_run_that_is_trained_longer_ends_as_one_that_trained_so_long_at_once(data_dir, tmp_path, capsys):
+    def train(name, epochs):
+        config = configure(data_dir, epochs=epochs, deterministic=True, decoupled_weight_decay=True)
+        return run.train(config, tmp_path, name)
+
+    longer, at_once = train("longer", 2), train("at_once", 4)
+    assert (tmp_path / "squares" / "latest").resolve() == at_once.resolve()
+    assert train_command.main(["--resume", str(longer), "--epochs", "4"]) == 0
+    assert read_history(longer) == read_history(at_once)
+    for ours, theirs in zip(read_weights(longer), read_weights(at_once), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    metrics = [(path / runs.METRICS_FILE).read_bytes() for path in (longer, at_once)]
+    assert metrics[0] == metrics[1]
+    assert (longer / runs.CONFIG_FILE).read_bytes() == (at_once / runs.CONFIG_FILE).read_bytes()
+    assert (tmp_path / "squares" / "latest").resolve() == longer.resolve()
+    assert "its last epoch is kept for training longer: " in capsys.readouterr().out
+
+
+def test_the_best_epoch_is_kept_where_training_longer_finds_no_better_one(finished, data_dir, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(finished, longer)
+    rows = (longer / "history.csv").read_text().splitlines()
+    place = rows[0].split(",").index("val_nll")
+    cells = rows[-1].split(",")
+    cells[place] = "-1.0"  # no later epoch is as good as what the last one says of itself
+    (longer / "history.csv").write_text("\n".join([*rows[:-1], ",".join(cells)]) + "\n")
+    run.resume(longer, epochs=9)
+    for before, after in zip(read_weights(finished), read_weights(longer), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_an_export_says_nothing_of_where_the_data_were(finished, data_dir):
+    assert str(data_dir) in (finished / "environment.json").read_text()
+    assert "data_dir" not in runs.load_facts(finished).environment
 
 
 def move_to(data_dir, finished):

@@ -12,6 +12,7 @@ import tyro
 from cnnrnn_tf.commands.tagging import find_images
 from cnnrnn_tf.serving.tagged_image import format_json
 from cnnrnn_tf.serving.versions import find_export
+from cnnrnn_tf.training.latest import find_run
 from tfrecords.errors import UserError
 from tfrecords.progress import loading_tensorflow, print_above
 
@@ -38,6 +39,7 @@ class Check:
     """Seconds that loading and running may take, in each of the two loaders."""
 
     def run(self) -> int:
+        self.export = find_run(self.export)
         if self.timeout_s < 1:
             raise UserError(f"--timeout-s {self.timeout_s}: expected 1 or more")
         version = find_export(self.export)

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import tyro
 
+from cnnrnn_tf.training.latest import find_run
 from tfrecords.errors import UserError
 from tfrecords.progress import loading_tensorflow, show_progress
 
@@ -31,6 +32,8 @@ class Evaluate:
     """Folder of the run, such as runs/demo/2024-05-01-120000."""
     split: str = "test"
     """Split of the run to measure; thresholds are fitted on the hold-out, whichever it is."""
+    data_dir: Path | None = None
+    """Folder of the data sets, where it is no longer the one that the run was trained from."""
     protocol: str | None = None
     """Whose conventions: cnn-rnn, ml-gcn, srn, asl or free; all shows every one, and why they differ. By
     default the paper's for the data sets of the paper, and free for any other."""
@@ -53,6 +56,8 @@ class Evaluate:
         from cnnrnn_tf.evaluation.protocols import protocol
 
         self._check_inputs()
+        if self.run_dir is not None:
+            self.run_dir = find_run(self.run_dir)
         if self.protocol not in (None, "all"):
             protocol(self.protocol, dataset="")  # a wrong name is told before TensorFlow is loaded
         self._check_places()
@@ -76,7 +81,7 @@ class Evaluate:
 
         with show_progress(f"loading {self.run_dir}"):
             run = load_run(self.run_dir)
-        metrics = evaluate_run(run, self.split, self.protocol)
+        metrics = evaluate_run(run, self.split, self.protocol, self.data_dir)
         file = run.path / f"metrics-{'-'.join(filter(None, (self.split, self.protocol)))}.json"
         return metrics, file, run.path / f"per_label-{self.split}"
 
@@ -100,11 +105,11 @@ class Evaluate:
                     raise UserError(f"{file}: cannot be read (no such file)")
             return
         from cnnrnn_tf.data.splits import select_records
-        from cnnrnn_tf.training.runs import check_finished, check_records
+        from cnnrnn_tf.training.runs import check_finished, check_records, find_data_dir
         from tfrecords.manifest import Manifest
 
         config, _ = check_finished(self.run_dir)
-        dataset_dir = config.data.data_dir / config.data.dataset
+        dataset_dir = find_data_dir(self.run_dir, config, self.data_dir) / config.data.dataset
         manifest = Manifest.load(dataset_dir)
         check_records(self.run_dir, dataset_dir, manifest)
         select_records(manifest, self.split)
@@ -112,6 +117,11 @@ class Evaluate:
     def _check_inputs(self) -> None:
         if (self.run_dir is None) == (self.predictions is None):
             raise UserError("expected the folder of a run, or --predictions FILE, and not both")
+        if self.data_dir is not None and self.predictions is not None:
+            raise UserError(
+                "--data-dir is where a run finds its records, and a file of predictions needs none: leave it "
+                "out"
+            )
         if self.holdout is not None and self.predictions is None:
             raise UserError(
                 "--holdout FILE goes with --predictions FILE: a run brings its own hold-out; leave it out"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cnnrnn_tf.training.latest import find_run
 from tfrecords.cli import format_command
 from tfrecords.errors import UserError
 from tfrecords.places import find_obstacle
@@ -41,6 +42,7 @@ class Export:
     """Images in the larger warm-up requests; the server's max_batch_size must allow as many."""
 
     def run(self) -> None:
+        self.run_dir = find_run(self.run_dir)
         if self.backbone_only and self.decoder_only:
             raise UserError("--backbone-only and --decoder-only: without either, the export holds both")
         if self.max_beam_size < 0:

@@ -9,6 +9,7 @@ probability: the marginal, calibrated on 8,278 hold-out images (T 1.31); step: t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from cnnrnn_tf.commands.tagging import (
     read_given,
     tag_paths,
 )
+from cnnrnn_tf.training.latest import find_run
 from tfrecords.errors import UserError
 from tfrecords.places import find_obstacle
 from tfrecords.progress import show_progress
@@ -59,6 +61,7 @@ class Predict:
     """Print one line of JSON an image."""
 
     def run(self) -> int:
+        self.model = find_run(self.model)
         if self.batch_size < 1:
             raise UserError(f"--batch-size {self.batch_size}: expected 1 or more")
         if self.save_grid is not None and self.save_grid.suffix.lower() not in GRID_SUFFIXES:
@@ -67,7 +70,9 @@ class Predict:
         if obstacle is not None:
             raise UserError(f"--save-grid {self.save_grid}: cannot be written ({obstacle}); choose another")
         given = read_given(self.given, check_model(self.model))
-        found = find_images(self.images)
+        # The shell's runs/mine/* is a run and `latest`, which is the same run and no picture.
+        words = [word for word in self.images if not _is_same(word, self.model)]
+        found = find_images(words)
         report = Report(self.json, given)
         paths, problems = found.paths, found.problems
         for problem in problems:
@@ -108,6 +113,10 @@ def _tag(tagger, files: Iterator[bytes], given: list[str], batch_size: int) -> I
         if image is None:
             return
         yield image
+
+
+def _is_same(word: str, folder: Path) -> bool:
+    return os.path.exists(word) and os.path.samefile(word, folder)
 
 
 def _save_grid(path: Path, tagged: list[tuple[Path, TaggedImage]]) -> None:

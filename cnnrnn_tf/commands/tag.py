@@ -29,6 +29,7 @@ from cnnrnn_tf.serving.file_kinds import describe_tagged
 from cnnrnn_tf.serving.image_walk import walk_images
 from cnnrnn_tf.serving.tag_output import check_output
 from cnnrnn_tf.serving.tagged_image import fill_options
+from cnnrnn_tf.training.latest import find_run
 from tfrecords.errors import UserError
 from tfrecords.progress import Progress, loading, loading_tensorflow, show_progress
 from tfrecords.quiet import silence_native_stderr
@@ -67,6 +68,7 @@ class Tag(SearchOptions):
     """Further options of Beam's for --runner, in one text: "--project=P --region=R"."""
 
     def run(self) -> int:
+        self.model = find_run(self.model)
         for flag, value in (("--batch-size", self.batch_size), ("--readers", self.readers)):
             if value < 1:
                 raise UserError(f"{flag} {value}: expected 1 or more")

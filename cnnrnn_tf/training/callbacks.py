@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from cnnrnn_tf.training.history import (
+    ANEW,
+    MONITOR,
+    find_best,
+    is_out_of_patience,
+    read_rows,
+    read_values,
+)
+from cnnrnn_tf.training.runs import BACKUP
 from tfrecords.errors import UserError
 from tfrecords.progress import Progress, Silent
-
-MONITOR = "val_nll"
-"""What selects the checkpoint: the mean over the hold-out of -log P(path)."""
-
-_ANEW = "start a new run with `python train.py --config` and the config.json of this one"
 
 
 class EarlyStopping(keras.callbacks.Callback):
@@ -40,7 +43,7 @@ class EarlyStopping(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.history.append(float((logs or {})[MONITOR]))
-        if _is_out_of_patience(self.history, self.patience):
+        if is_out_of_patience(self.history, self.patience):
             self.model.stop_training = True
 
 
@@ -102,7 +105,7 @@ class Backup(keras.callbacks.BackupAndRestore):
             super().on_train_begin(logs)
         except Exception as error:  # whatever h5py or Keras raise at a damaged file
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{self.backup_dir}: the backup cannot be read ({reason}): {_ANEW}") from None
+            raise UserError(f"{self.backup_dir}: the backup cannot be read ({reason}): {ANEW}") from None
 
     def _save_model(self):
         place = Path(self.backup_dir)
@@ -131,14 +134,14 @@ def make_callbacks(
 
     The backup comes last: what it says is finished, the others have written.
     """
-    history = [float(row[MONITOR]) for row in read_history(run_dir)]
+    history = read_values(run_dir)
     checkpoint = keras.callbacks.ModelCheckpoint(
         str(best_weights_path(run_dir)),
         monitor=MONITOR,
         mode="min",
         save_best_only=True,
         save_weights_only=True,
-        initial_value_threshold=_find_best(history),  # inf at first, or Keras would keep a NaN
+        initial_value_threshold=find_best(history),  # inf at first, or Keras would keep a NaN
     )
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
@@ -147,15 +150,15 @@ def make_callbacks(
         DropoutOfEpoch(seed),
         keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=True),
         keras.callbacks.TensorBoard(str(run_dir), write_graph=False),
-        Backup(str(run_dir / "backup"), delete_checkpoint=False),
+        Backup(str(run_dir / BACKUP), delete_checkpoint=False),
     ]
     return [*tellers, *callbacks]
 
 
 def is_over(run_dir: Path, epochs: int, patience: int) -> bool:
     """Whether a run has trained all its epochs, or stopped early: what is left is to evaluate it."""
-    history = [float(row[MONITOR]) for row in read_history(run_dir)]
-    return len(history) >= epochs or _is_out_of_patience(history, patience)
+    history = read_values(run_dir)
+    return len(history) >= epochs or is_out_of_patience(history, patience)
 
 
 def best_weights_path(run_dir: Path) -> Path:
@@ -165,40 +168,21 @@ def best_weights_path(run_dir: Path) -> Path:
 
 def finished_epochs(run_dir: Path) -> int:
     """The epochs that the backup of a run covers."""
-    path = run_dir / "backup" / "training_metadata.json"
+    path = run_dir / BACKUP / "training_metadata.json"
     if not path.is_file():
         return 0
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["epoch"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged: {_ANEW}") from None
-
-
-def read_history(run_dir: Path) -> list[dict[str, str]]:
-    """The rows of `history.csv`, one an epoch; none before the first."""
-    rows = _read_rows(run_dir)
-    try:
-        for row in rows:
-            float(row[MONITOR])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{run_dir / 'history.csv'}: damaged, an epoch has no {MONITOR}: {_ANEW}") from None
-    return rows
-
-
-def _read_rows(run_dir: Path) -> list[dict[str, str]]:
-    path = run_dir / "history.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return list(csv.DictReader(file))
+        raise UserError(f"{path}: damaged: {ANEW}") from None
 
 
 def drop_unfinished(run_dir: Path) -> None:
     """Cuts `history.csv` back to the epochs that the backup covers: the others will run again."""
-    place, old = (run_dir / name for name in ("backup", "backup.old"))
+    place, old = (run_dir / name for name in (BACKUP, f"{BACKUP}.old"))
     if old.exists() and not place.exists():  # stopped between the two renamings
         old.rename(place)
-    rows, finished = _read_rows(run_dir), finished_epochs(run_dir)
+    rows, finished = read_rows(run_dir), finished_epochs(run_dir)
     if len(rows) <= finished:
         return
     path = run_dir / "history.csv"
@@ -211,21 +195,13 @@ def drop_unfinished(run_dir: Path) -> None:
         writer.writerows(rows[:finished])
 
 
-def drop_backup(run_dir: Path) -> None:
-    """Removes what only an unfinished run needs."""
-    for name in ("backup", "backup.partial", "backup.old"):
+def drop_backup(run_dir: Path, keep_last: bool = False) -> None:
+    """Removes what only an unfinished run needs; `keep_last` leaves what it takes to train it longer."""
+    for name in (*([] if keep_last else [BACKUP]), f"{BACKUP}.partial", f"{BACKUP}.old"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     best_weights_path(run_dir).unlink(missing_ok=True)
 
 
-def _is_out_of_patience(history: list[float], patience: int) -> bool:
-    if not patience or not history:
-        return False
-    best = _find_best(history)
-    last_best = history.index(best) if best in history else -1
-    return len(history) - 1 - last_best >= patience
-
-
-def _find_best(history: list[float]) -> float:
-    """The lowest value, NaN left out; infinity where there is none."""
-    return min((value for value in history if not math.isnan(value)), default=math.inf)
+def measure_backup(run_dir: Path) -> int:
+    """Bytes of what a run keeps of its last epoch."""
+    return sum(file.stat().st_size for file in (run_dir / BACKUP).glob("*"))

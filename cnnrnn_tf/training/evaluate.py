@@ -19,7 +19,7 @@ from cnnrnn_tf.evaluation.protocol_comparison import ALL, measure, save_label_ta
 from cnnrnn_tf.evaluation.report import choose_protocols
 from cnnrnn_tf.model.beam_search import rank_labels
 from cnnrnn_tf.training.features import EXTRACTION_BATCH, cached_features
-from cnnrnn_tf.training.runs import Run, check_records
+from cnnrnn_tf.training.runs import Run, check_records, find_data_dir
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.progress import show_progress
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from cnnrnn_tf.model.cnn_rnn import CNNRNN
 
 
-def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> dict:
+def evaluate_run(
+    run: Run, split: str = "test", protocol: str | None = None, data_dir: Path | None = None
+) -> dict:
     """Measures a finished run on a split of the records that it was trained on.
 
     Thresholds, where a protocol leaves them open, are fitted on the hold-out. Both splits are decoded once;
@@ -40,6 +42,7 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
         run: the run.
         split: the split to report.
         protocol: whose conventions; "all" for every protocol's; None for those of the configuration.
+        data_dir: the folder of data sets; None for where it was (`runs.find_data_dir`).
 
     Returns:
         What `protocol_comparison.measure` returns, and for a run with a calibration an entry `calibration`:
@@ -49,7 +52,7 @@ def evaluate_run(run: Run, split: str = "test", protocol: str | None = None) -> 
     Raises:
         UserError: the records are gone, damaged or not those of the run; no such split or protocol.
     """
-    dataset_dir = run.config.data.data_dir / run.config.data.dataset
+    dataset_dir = find_data_dir(run.path, run.config, data_dir) / run.config.data.dataset
     check_records(run.path, dataset_dir, Manifest.load(dataset_dir))
     metrics, files = _evaluate(run.model, dataset_dir, run.config, split, protocol)
     for content in files:

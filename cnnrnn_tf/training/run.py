@@ -6,6 +6,7 @@ export.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
@@ -37,11 +38,13 @@ from cnnrnn_tf.training.callbacks import (
     finished_epochs,
     is_over,
     make_callbacks,
-    read_history,
+    measure_backup,
 )
 from cnnrnn_tf.training.distribution import check_batch_size, make_strategy, set_up
 from cnnrnn_tf.training.evaluate import evaluate_model, predict_split
 from cnnrnn_tf.training.features import cached_features
+from cnnrnn_tf.training.history import read_history
+from cnnrnn_tf.training.latest import mark_latest
 from cnnrnn_tf.training.optimizer import make_optimizer
 from cnnrnn_tf.training.results import (
     print_results,
@@ -110,23 +113,45 @@ def train(
     run_dir = runs.create_run_folder(runs_dir, config.data.dataset, run_name, now or datetime.now())
     config.save(run_dir / runs.CONFIG_FILE)
     records.vocabulary.save(run_dir / vocabulary.FILE_NAME)
-    runs.save_environment(run_dir, records.manifest)
+    runs.save_environment(run_dir, records.manifest, config.data.data_dir)
     return _finish(config, records, model, strategy, run_dir, deliver, on_epoch)
 
 
-def resume(run_dir: Path, deliver: bool = True, on_epoch: Callable[[int, int], object] | None = None) -> Path:
-    """Goes on with an interrupted run, from its last finished epoch, with its own settings.
+def resume(
+    run_dir: Path,
+    deliver: bool = True,
+    on_epoch: Callable[[int, int], object] | None = None,
+    epochs: int | None = None,
+    patience: int | None = None,
+    data_dir: Path | None = None,
+) -> Path:
+    """Goes on with a run from its last finished epoch, with its own settings.
+
+    Args:
+        run_dir: an interrupted run, or a finished one to train longer.
+        deliver: as in `train`.
+        on_epoch: likewise.
+        epochs: most epochs from now on, those before counted in; None for the run's own.
+        patience: likewise, epochs without a better one before it stops.
+        data_dir: the folder of data sets; None for where it was (`runs.find_data_dir`).
 
     Raises:
-        UserError: no run there, a finished one, or its records have changed.
+        UserError: no run there, one that is finished under these settings, or its records have changed.
     """
-    config = runs.check_resumable(run_dir)
+    kept = runs.check_resumable(run_dir, epochs, patience)
+    is_finished = (run_dir / runs.METRICS_FILE).is_file()
+    found = runs.find_data_dir(run_dir, kept, data_dir)
+    config = dataclasses.replace(kept, data=dataclasses.replace(kept.data, data_dir=found))
     records = _read_records(config, deliver)
     runs.check_records(run_dir, records.folder, records.manifest)
     set_up(config.training.seed, config.training.deterministic, config.training.precision)
     strategy = make_strategy()
     with show_progress("making the model", shown=deliver):
         model = _make_model(config, records, strategy)
+    if is_finished:
+        best = runs.load_model(run_dir / runs.MODEL_FILE, records.vocabulary)
+        _choose_trained(best).save_weights(best_weights_path(run_dir))
+    runs.reopen(run_dir, kept)
     drop_unfinished(run_dir)
     return _finish(config, records, model, strategy, run_dir, deliver, on_epoch)
 
@@ -171,8 +196,14 @@ def _finish(
             )
             raise
         save_metrics(metrics, run_dir / runs.METRICS_FILE)  # from here on the run is finished
-        drop_backup(run_dir)
+        drop_backup(run_dir, keep_last=deliver)
         if deliver:
+            _LOGGER.info(
+                "its last epoch is kept for training longer: %s, %.1f MB",
+                run_dir / runs.BACKUP,
+                measure_backup(run_dir) / 1e6,
+            )
+            mark_latest(run_dir)
             print_results(metrics, run_dir)
     return run_dir
 
@@ -282,9 +313,9 @@ def _fit(
         "seed": settings.seed,
     }
     start_epoch = finished_epochs(run_dir)
+    trained = _choose_trained(model)
     with show_progress("preparing the training", shown=shown):
         if model.backbone.trainable:
-            trained = model
             crop = settings.crop and config.model.backbone != COMPACT
             train_batches = datasets.image_training_batches(
                 records.folder,
@@ -307,7 +338,6 @@ def _fit(
                 **options,
             )
         else:
-            trained = model.decoder
             features = cached_features(model.backbone, records.folder, "train")
             if config.model.standardise_features:
                 trained.adapt_features(np.asarray(features))
@@ -360,6 +390,11 @@ def _fit(
 
 def _tell_epoch(on_epoch: Callable[[int, int], object], epochs: int, epoch: int, logs) -> None:
     on_epoch(epoch + 1, epochs)
+
+
+def _choose_trained(model: CNNRNN) -> keras.Model:
+    """What `fit` trains: the whole model, or the decoder of a frozen CNN."""
+    return model if model.backbone.trainable else model.decoder
 
 
 def _slow_paths(model: CNNRNN) -> list[str]:

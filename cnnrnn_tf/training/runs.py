@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.training.history import is_out_of_patience, read_rows, read_values
+from cnnrnn_tf.training.latest import LATEST
 from tfrecords.errors import UserError
+from tfrecords.manifest import FILE_NAME as MANIFEST_FILE
 from tfrecords.manifest import Manifest
 from tfrecords.places import find_obstacle
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 if TYPE_CHECKING:
     from cnnrnn_tf.evaluation.calibration import Calibration
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 MODEL_FILE = "checkpoints/best.keras"
 METRICS_FILE = "metrics.json"
+BACKUP = "backup"
+"""Weights, moments of the optimiser and number of the last epoch: what a run needs to be trained on."""
 _ENVIRONMENT_FILE = "environment.json"
 _RECORDS = "records_fingerprint"
+_DATA_DIR = "data_dir"
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def create_run_folder(runs_dir: Path, dataset: str, name: str, now: datetime) ->
     Raises:
         UserError: a run of that name exists; none is ever overwritten.
     """
+    _check_name(name)
     path = runs_dir / dataset / (name or now.strftime("%Y-%m-%d-%H%M%S"))
     try:
         path.mkdir(parents=True)
@@ -69,6 +77,7 @@ def check_run_folder(runs_dir: Path, dataset: str, name: str = "") -> None:
     Raises:
         UserError: a run of that name exists, or no folder can be made there.
     """
+    _check_name(name)
     path = runs_dir / dataset / name
     if name and path.exists():
         raise _refuse_existing(path)
@@ -77,16 +86,56 @@ def check_run_folder(runs_dir: Path, dataset: str, name: str = "") -> None:
         raise _refuse_place(path, obstacle)
 
 
-def check_resumable(run_dir: Path) -> ExperimentConfig:
-    """The settings of an interrupted run.
+def check_resumable(
+    run_dir: Path, epochs: int | None = None, patience: int | None = None
+) -> ExperimentConfig:
+    """The settings with which a run goes on: an interrupted one, or a finished one that is to train longer.
+
+    Args:
+        run_dir: its folder.
+        epochs: most epochs from now on; None for those of its settings.
+        patience: likewise.
 
     Raises:
-        UserError: there is no run in that folder, or it is finished.
+        UserError: there is no run in that folder, it is finished under these settings, or what it would go on
+            from is gone.
     """
     config = load_config(run_dir)
-    if (run_dir / METRICS_FILE).is_file():
-        raise UserError(f"{run_dir}: this run is finished; evaluate it with `cnnrnn evaluate {run_dir}`")
+    changes = {"epochs": epochs, "patience": patience}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    config = config.updated({"training": changes}, where="flags")
+    num_epochs = len(read_rows(run_dir))
+    if epochs is not None and epochs < num_epochs:
+        raise UserError(f"--epochs {epochs}: {run_dir} has {num_epochs} already; give more")
+    if not (run_dir / METRICS_FILE).is_file():
+        return config
+    done = read_values(run_dir)
+    if config.training.epochs <= len(done):
+        raise UserError(
+            f"{run_dir}: this run is finished, with {count('epoch', len(done))}; train it longer with "
+            f"`python train.py --resume {run_dir} --epochs {2 * len(done)}`, or measure it with "
+            f"`cnnrnn evaluate {run_dir}`"
+        )
+    if is_out_of_patience(done, config.training.patience):
+        raise UserError(
+            f"{run_dir}: this run stopped early, after {count('epoch', len(done))}, the last "
+            f"{config.training.patience} of them no better on the hold-out: add --patience 0 to train it all "
+            f"{config.training.epochs} epochs"
+        )
+    if not (run_dir / BACKUP).is_dir():
+        raise UserError(
+            f"{run_dir / BACKUP}: is gone, so this finished run cannot be trained longer; train anew with "
+            f"`python train.py --config {run_dir / CONFIG_FILE} --epochs {config.training.epochs}`"
+        )
     return config
+
+
+def reopen(run_dir: Path, config: ExperimentConfig) -> None:
+    """Writes the settings with which a run goes on; a finished one counts as interrupted from here on."""
+    partial = run_dir / f"{CONFIG_FILE}.partial"
+    config.save(partial)
+    partial.replace(run_dir / CONFIG_FILE)
+    (run_dir / METRICS_FILE).unlink(missing_ok=True)
 
 
 def check_finished(run_dir: str | Path) -> tuple[ExperimentConfig, LabelVocabulary]:
@@ -119,11 +168,45 @@ def load_config(run_dir: str | Path) -> ExperimentConfig:
     """
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
-        raise UserError(
-            f"{run_dir}: no {CONFIG_FILE} there; expected the folder of a run, such as "
-            "runs/demo/2026-01-31-120000"
-        )
+        latest = Path(run_dir) / LATEST
+        example = latest if latest.is_dir() else "runs/demo/2026-01-31-120000"
+        raise UserError(f"{run_dir}: no {CONFIG_FILE} there; expected the folder of a run, such as {example}")
     return ExperimentConfig.load(path)
+
+
+def find_data_dir(run_dir: Path, config: ExperimentConfig, data_dir: Path | None = None) -> Path:
+    """The folder of data sets that has the one of a run, from whatever folder the command is called.
+
+    Args:
+        run_dir: the run.
+        config: its settings.
+        data_dir: where the user says that it is; by default where it was when the run began, else where the
+            settings say, seen from here.
+
+    Raises:
+        UserError: it is not there; with the folders that were searched.
+    """
+    if data_dir is not None:
+        Manifest.load(data_dir / config.data.dataset)
+        return data_dir
+    environment = _read_json(Path(run_dir) / _ENVIRONMENT_FILE)
+    recorded = environment.get(_DATA_DIR) if isinstance(environment, dict) else None
+    places = [Path(recorded)] if isinstance(recorded, str) else []
+    places = list(dict.fromkeys([*places, config.data.data_dir.absolute()]))
+    for place in places:
+        if (place / config.data.dataset / MANIFEST_FILE).is_file():
+            return _shorten(place)
+    again = " (`python -m tfrecords build demo` draws it again)" if config.data.dataset == "demo" else ""
+    raise UserError(
+        f"{run_dir}: its data set {config.data.dataset!r} is not in {' nor in '.join(map(str, places))}: "
+        f"name the folder that has it, --data-dir FOLDER{again}"
+    )
+
+
+def _shorten(path: Path) -> Path:
+    """The path as seen from here, where it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def load_run(run_dir: str | Path) -> Run:
@@ -174,12 +257,17 @@ def load_model(path: str | Path, vocabulary: LabelVocabulary) -> CNNRNN:
     return model
 
 
-def save_environment(run_dir: Path, records: Manifest) -> None:
-    """Writes what a run was made with: versions, devices, and the fingerprint and sizes of its records."""
+def save_environment(run_dir: Path, records: Manifest, data_dir: Path | None = None) -> None:
+    """Writes what a run was made with: versions, devices, and the records, their sizes and their place."""
     num_images = {name: split.num_images for name, split in records.splits.items()}
     save_json(
         run_dir / _ENVIRONMENT_FILE,
-        {**describe_environment(), _RECORDS: records.fingerprint, "num_images": num_images},
+        {
+            **describe_environment(),
+            _RECORDS: records.fingerprint,
+            "num_images": num_images,
+            **({} if data_dir is None else {_DATA_DIR: str(data_dir.absolute())}),
+        },
     )
 
 
@@ -196,9 +284,10 @@ def load_facts(run_dir: str | Path, metrics: Mapping[str, Any] | None = None) ->
     from cnnrnn_tf.serving.model_card import TrainingFacts
 
     run_dir = Path(run_dir)
+    environment = _read_json(run_dir / _ENVIRONMENT_FILE) or {}
     return TrainingFacts(
         config=load_config(run_dir).to_json(),
-        environment=_read_json(run_dir / _ENVIRONMENT_FILE) or {},
+        environment={key: value for key, value in environment.items() if key != _DATA_DIR},
         metrics=_read_json(run_dir / METRICS_FILE) if metrics is None else metrics,
     )
 
@@ -237,6 +326,11 @@ def describe_environment() -> dict:
 def save_json(path: Path, content) -> None:
     """Writes indented JSON."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_name(name: str) -> None:
+    if name == LATEST:
+        raise UserError(f"--run-name {name}: is the link to the run that finished last; choose another name")
 
 
 def _refuse_existing(path: Path) -> UserError:
