@@ -22,10 +22,12 @@ from tiny_model import VOCABULARY, make_model, make_photograph
 
 from cnnrnn_tf.commands import predict
 from cnnrnn_tf.commands.__main__ import main
+from cnnrnn_tf.commands.client import Client as ClientCommand
 from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving import client as client_module
 from cnnrnn_tf.serving.client import Client, ServerUnavailable, ServingError
 from cnnrnn_tf.serving.export import export
+from cnnrnn_tf.serving.tagged_image import TaggedImage
 from tfrecords.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +116,36 @@ class Recorder:
         self.requests.append((model, version, signature, inputs))
         row = {"labels": [], "probabilities": [], "step_probabilities": [], "num_labels": 0}
         return [row | {"path_probability": 0.0, "error": "no"}] * len(inputs["image_bytes"])
+
+
+def test_given_labels_with_commas_are_told_apart_by_the_labels_of_the_server(
+    stand_in, photos, capsys, monkeypatch
+):
+    assert Client(stand_in.rest_url).read_labels() == list(VOCABULARY.names)
+    monkeypatch.setattr(Client, "read_labels", lambda self: ["sky, sea", "boat"])
+    sent = []
+
+    def tag_each(self, files, given, options):
+        sent.append(given)
+        return (TaggedImage((), (), (), 0.5) for _ in files)
+
+    monkeypatch.setattr(Client, "tag_each", tag_each)
+    for words in (["sky, sea,boat"], ["sky, sea", "--given", "boat"]):
+        assert main(["client", "--url", stand_in.rest_url, str(photos), "--given", *words]) == 0
+    assert sent == [["sky, sea", "boat"]] * 2
+    with pytest.raises(UserError, match=r"unknown label 'bota' \(did you mean 'boat'\?\)"):
+        ClientCommand(url=stand_in.rest_url, images=(str(photos),), given=("sky, sea,bota",)).run()
+
+
+def test_the_most_probable_labels_come_by_the_same_flag_as_from_predict(connect, export_dir):
+    client = connect()
+    (image,) = client.tag_each(PHOTOGRAPHS[:1], options={"top_k": 2})
+    (row,) = client.call("scores", {"image_bytes": PHOTOGRAPHS[:1]})
+    best = sorted(range(VOCABULARY.size), key=lambda place: -row["ranking"][place])[:2]
+    assert image.labels == tuple(VOCABULARY.names[place] for place in best)
+    assert image.path_probability is None and image.valid
+    (bad,) = client.tag_each([b"no image"], options={"top_k": 2})
+    assert bad.error == "not an image" and bad.labels == ()
 
 
 def test_options_go_to_signature_tag_a_value_a_row_and_what_is_not_named_stays_as_exported():

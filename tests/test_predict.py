@@ -180,6 +180,38 @@ MISTAKES = [
 ]
 
 
+def test_the_most_probable_labels_are_those_of_signature_scores(quick, loaded, photos, capsys):
+    tagger, vocabulary = loaded
+    file = photos / "c.jpg"
+    ranking = tagger.scores([file.read_bytes()])["ranking"].numpy()[0]
+    best = [vocabulary.names[i] for i in np.argsort(-ranking, kind="stable")]
+    [row], _ = run_json(capsys, "RUN", file, "--top-k", 3)
+    assert row["labels"] == best[:3] and row["step_probabilities"] == [] and row["path_probability"] is None
+    [row], _ = run_json(capsys, "RUN", file, "--top-k", 99)
+    assert row["labels"] == best
+    [some], _ = run_json(capsys, "RUN", file, "--top-k", 99, "--threshold", row["probabilities"][1])
+    assert some["labels"] == best[:2]
+    assert main(["predict", "RUN", str(file), "--top-k", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: 1 label, the most probable first\n  {best[0]}  ")
+
+
+def test_the_search_is_steered_as_the_server_s_is(quick, loaded, photos, capsys):
+    tagger, _ = loaded
+    file = photos / "c.jpg"
+    options = {"beam_size": 2, "min_length": 1, "max_length": 2, "threshold": 0.2}
+    flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    [row], _ = run_json(capsys, "RUN", file, *flags)
+    expected = tagger.tag([file.read_bytes()], **{name: [value] for name, value in options.items()})
+    assert row["labels"] == [name.decode() for name in expected["labels"].numpy()[0] if name]
+    assert row["path_probability"] == expected["path_probability"].numpy()[0]
+
+
+def test_a_run_s_own_folder_among_the_images_is_no_image(quick, run_dir, photos, capsys):
+    words = [run_dir, run_dir, photos / "c.jpg"]  # as a shell reads runs/photos/*
+    rows, err = run_json(capsys, *words)
+    assert len(rows) == 1 and err == ""
+
+
 @pytest.mark.parametrize(("flags", "message"), MISTAKES)
 def test_mistakes_are_one_line_and_status_2(quick, photos, capsys, flags, message):
     assert main(["predict", "RUN", str(photos), *flags.split()]) == 2

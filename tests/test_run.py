@@ -79,7 +79,16 @@ def test_a_run_leaves_the_folder_of_the_design(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("config.json", "vocabulary.json", "environment.json", "train.log", "history.csv", "metrics.json"),
-        *("per_label.csv", "checkpoints", "train", "validation", "figures", "export", "calibration.json"),
+        *(
+            "per_label.csv",
+            "checkpoints",
+            "train",
+            "validation",
+            "figures",
+            "export",
+            "calibration.json",
+            "backup",
+        ),
     }
     assert [path.name for path in (finished / "checkpoints").iterdir()] == ["best.keras"]
     assert [path.name for path in (finished / "export").iterdir()] == ["1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_IRREGULAR = {"epoch": "epochs"}
 _NO_S = ("s", "x", "z", "ch", "sh")
 
 
@@ -12,8 +13,8 @@ def count(noun: str, number: int) -> str:
         noun: in the singular; of several words the last one is changed: "hold-out image".
         number: how many.
 
-    >>> count("image", 1), count("image", 2000), count("box", 0), count("category", 2)
-    ('1 image', '2,000 images', '0 boxes', '2 categories')
+    >>> count("image", 1), count("image", 2000), count("box", 0), count("category", 2), count("epoch", 2)
+    ('1 image', '2,000 images', '0 boxes', '2 categories', '2 epochs')
     """
     return f"{number:,} {plural(noun, number)}"
 
@@ -26,6 +27,8 @@ def plural(noun: str, number: int) -> str:
     """
     if number == 1:
         return noun
+    if noun in _IRREGULAR:
+        return _IRREGULAR[noun]
     if noun.endswith(_NO_S):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from cnnrnn_tf.commands.search_options import SearchOptions
+from cnnrnn_tf.commands.search_options import SearchOptions, split_given
 from cnnrnn_tf.commands.tagging import Report, find_images, tag_paths
 from tfrecords.progress import show_progress
 
@@ -35,8 +35,6 @@ class Client(SearchOptions):
     """The name that the server knows the model by (MODEL_NAME)."""
     version: int | None = None
     """Of the model; without it the server takes the highest."""
-    given: str = ""
-    """Labels known to hold for every image, joined by commas: sky,clouds."""
     timeout_s: float = 60.0
     """Seconds that the server may leave a request unanswered."""
     retries: int = 3
@@ -47,13 +45,14 @@ class Client(SearchOptions):
     """Print one line of JSON an image."""
 
     def run(self) -> int:
+        self.check_search()
         from cnnrnn_tf.serving import client
 
         server = client.Client(
             self.url, self.model, self.version, self.timeout_s, self.retries, batch_size=self.batch_size
         )
         found = find_images(self.images)
-        given = [name.strip() for name in self.given.split(",") if name.strip()]
+        given = self._read_given(server)
         options = self.search_options
         report = Report(self.json, given)
         for problem in found.problems:
@@ -65,3 +64,16 @@ class Client(SearchOptions):
                 bar.update()
         report.account(found.others, found.num_folders)
         return report.exit_status(found.others)
+
+    def _read_given(self, server) -> list[str]:
+        """The labels given; where commas leave open which, the server says what labels there are."""
+        from cnnrnn_tf.serving.client import ServerUnavailable, ServingError
+
+        if not any("," in value for value in self.given):
+            return split_given(self.given)
+        try:
+            return split_given(self.given, server.read_labels())
+        except ServerUnavailable:
+            raise
+        except ServingError:  # an old export has no signature `scores`
+            return split_given(self.given)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cnnrnn_tf.commands.search_options import SearchOptions
 from cnnrnn_tf.commands.tagging import (
     Report,
     check_model,
@@ -30,6 +31,7 @@ from tfrecords.errors import UserError
 from tfrecords.places import find_obstacle
 from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
+from tfrecords.words import count
 
 if TYPE_CHECKING:
     from cnnrnn_tf.serving.tagged_image import TaggedImage
@@ -38,7 +40,7 @@ GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
 @dataclass
-class Predict:
+class Predict(SearchOptions):
     """Tag images with the model of a run or of an export.
 
     Each label comes with its marginal, the share of the candidate paths' probability that lies on paths with
@@ -51,8 +53,6 @@ class Predict:
     """Folder of a training run (it holds config.json) or of an export (saved_model.pb, or versions)."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")] = ()
     """Files, folders (the images directly in them) or patterns such as 'photos/*.jpg'."""
-    given: str = ""
-    """Labels known to hold for every image, joined by commas: sky,clouds."""
     save_grid: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Also draw the images and their labels into this picture."""
     batch_size: int = 32
@@ -69,6 +69,7 @@ class Predict:
         obstacle = None if self.save_grid is None else find_obstacle(self.save_grid)
         if obstacle is not None:
             raise UserError(f"--save-grid {self.save_grid}: cannot be written ({obstacle}); choose another")
+        self.check_search()
         given = read_given(self.given, check_model(self.model))
         # The shell's runs/mine/* is a run and `latest`, which is the same run and no picture.
         words = [word for word in self.images if not _is_same(word, self.model)]
@@ -81,6 +82,7 @@ class Predict:
             return report.exit_status(found.others)
         tagger, vocabulary = load_tagger(self.model)
         read_given(self.given, vocabulary, tagger.max_length)
+        tagger = self._steer(tagger)
         calibration = tagger.calibration
         report.word = "marginal" if calibration is None else "probability"
         report.facts = {"calibrated": calibration is not None}
@@ -93,13 +95,19 @@ class Predict:
         status = report.exit_status(found.others)
         if calibration is not None and not self.json:
             print(
-                f"probability: the marginal, calibrated on {calibration.num_images:,} hold-out images "
-                f"(T {calibration.temperature:.2f}); step: the softmax when emitted"
+                f"probability: the marginal, calibrated on {count('hold-out image', calibration.num_images)} "
+                f"(T {calibration.temperature:.2f})"
+                + ("" if self.top_k else "; step: the softmax when emitted")
             )
         if self.save_grid is not None:
             with show_progress(f"drawing {self.save_grid}"):
                 _save_grid(self.save_grid, report.tagged)
         return status
+
+    def _steer(self, tagger):
+        from cnnrnn_tf.serving.tag_files import with_options
+
+        return with_options(tagger, self.search_options)
 
 
 def _tag(tagger, files: Iterator[bytes], given: list[str], batch_size: int) -> Iterator[TaggedImage]:
@@ -116,7 +124,7 @@ def _tag(tagger, files: Iterator[bytes], given: list[str], batch_size: int) -> I
 
 
 def _is_same(word: str, folder: Path) -> bool:
-    return os.path.exists(word) and os.path.samefile(word, folder)
+    return folder.exists() and os.path.exists(word) and os.path.samefile(word, folder)
 
 
 def _save_grid(path: Path, tagged: list[tuple[Path, TaggedImage]]) -> None:

@@ -28,7 +28,6 @@ from cnnrnn_tf.commands.tagging import check_model, load_tagger, read_given
 from cnnrnn_tf.serving.file_kinds import describe_tagged
 from cnnrnn_tf.serving.image_walk import walk_images
 from cnnrnn_tf.serving.tag_output import check_output
-from cnnrnn_tf.serving.tagged_image import fill_options
 from cnnrnn_tf.training.latest import find_run
 from tfrecords.errors import UserError
 from tfrecords.progress import Progress, loading, loading_tensorflow, show_progress
@@ -54,8 +53,6 @@ class Tag(SearchOptions):
     """Folder of a training run, or of an export; for --runner an export that all workers reach."""
     out: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """The file of rows, such as tags.jsonl; for --runner a folder or URL of several such files."""
-    given: str = ""
-    """Labels known to hold for every image, joined by commas: sky,clouds."""
     batch_size: int = 32
     """Images tagged at once; more are faster and need more memory. Two batches are under way at a time."""
     readers: int = 8
@@ -72,8 +69,7 @@ class Tag(SearchOptions):
         for flag, value in (("--batch-size", self.batch_size), ("--readers", self.readers)):
             if value < 1:
                 raise UserError(f"{flag} {value}: expected 1 or more")
-        if self.given and self.search_options:
-            fill_options(self.search_options, [self.given])
+        self.check_search()
         if self.runner is not None:
             return self._run_beam()
         if self.beam_options:

@@ -15,12 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cnnrnn_tf.commands.search_options import split_given
 from cnnrnn_tf.serving.file_kinds import describe_others, describe_tagged, judge_file, sort_out
 from cnnrnn_tf.serving.image_files import read_image
 from cnnrnn_tf.serving.tagged_image import TaggedImage, format_json
 from tfrecords.errors import UserError
 from tfrecords.progress import loading_tensorflow, show_progress
 from tfrecords.words import count
+
+UNLIKELY = 0.01
+"""The probability of a step on the way to a given label below which a person is told of it."""
 
 
 class FoundImages(NamedTuple):
@@ -122,21 +126,22 @@ def load_tagger(path: Path):
     return export, export.vocabulary
 
 
-def read_given(text: str, vocabulary, max_length: int | None = None) -> list[str]:
-    """Returns the labels named in `text`, joined by commas, each once and the most frequent first.
+def read_given(values: Iterable[str], vocabulary, max_length: int | None = None) -> list[str]:
+    """Returns the labels that `--given` names, each once and the most frequent first.
 
     Args:
-        text: names, joined by commas.
+        values: see `split_given`.
         vocabulary: of the model.
         max_length: the most labels of an image; None where the model is not loaded yet.
 
     Raises:
         UserError: one is not in the vocabulary, or they are more than the `max_length` of an image.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    given = [vocabulary.names[i] for i in sorted({vocabulary.id(name) for name in names})]
+    given = sorted(split_given(values, vocabulary.names), key=vocabulary.names.index)
     if max_length is not None and len(given) > max_length:
-        raise UserError(f"--given names {len(given)} labels: this model gives an image at most {max_length}")
+        raise UserError(
+            f"--given names {count('label', len(given))}: this model gives an image at most {max_length}"
+        )
     return given
 
 
@@ -172,6 +177,11 @@ class Report:
             self.print(format_json({"image": str(path), **asdict(image), **self.facts}))
         else:
             self.print("\n".join(_format(path, image, self._given, self.word)))
+        if (name := _find_unlikely(image, self._given)) is not None:
+            self.print(
+                f"{path}: given {name!r}, which the model finds very unlikely here: look whether it is right",
+                file=sys.stderr,
+            )
 
     def add_problem(self, word: str, reason: str) -> None:
         self.errors[reason] += 1
@@ -233,12 +243,26 @@ def _find_files(word: str) -> tuple[FoundImages, str]:
     return FoundImages([], [], others, 0), "no such file"
 
 
-def _format(path: Path, image: TaggedImage, given: list[str], word: str) -> Iterator[str]:
+def _find_unlikely(image: TaggedImage, given: Sequence[str]) -> str | None:
+    """The given label that a step leads to of which the model says less than `UNLIKELY`; None without one."""
+    is_unlikely = False
+    for name, step in zip(image.labels, image.step_probabilities, strict=False):
+        is_unlikely |= step < UNLIKELY
+        if is_unlikely and name in given:
+            return name
+    return None
+
+
+def _format(path: Path, image: TaggedImage, given: Sequence[str], word: str) -> Iterator[str]:
     """The lines of one image; `word` is what its probabilities are called."""
-    num_labels = len(image.labels)
-    count = "no labels" if not num_labels else "1 label" if num_labels == 1 else f"{num_labels} labels"
-    yield f"{path}: {count}, path probability {image.path_probability:.3g}"
+    found = count("label", len(image.labels)) if image.labels else "no labels"
     width = max(map(len, image.labels), default=0)
+    if image.path_probability is None:
+        yield f"{path}: {found}, the most probable first"
+        for name, probability in zip(image.labels, image.probabilities, strict=True):
+            yield f"  {name:<{width}}  {word} {probability:.3f}"
+        return
+    yield f"{path}: {found}, path probability {image.path_probability:.3g}"
     rows = zip(image.labels, image.probabilities, image.step_probabilities, strict=True)
     for name, probability, step in rows:
         known = "   given" if name in given else ""

@@ -7,18 +7,20 @@
 A URL that begins with grpc:// means gRPC (extra [serving]); REST imports neither gRPC nor TensorFlow.
 """
 
+import base64
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from cnnrnn_tf.serving.rest_transport import RestTransport
-from cnnrnn_tf.serving.tagged_image import TaggedImage, fill_options
+from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, rank_row
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
 from tfrecords.errors import UserError
 
 __all__ = ["Client", "ServerUnavailable", "ServingError"]
 
+_ONE_PIXEL = base64.b64decode("R0lGODdhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs=")
 _MAX_BATCH_BYTES = 64 << 20
 _GIVEN_MULTIPLE = 16
 _MAX_TIMEOUT_S, _MAX_WAIT_S = 1e6, 30.0
@@ -106,13 +108,22 @@ class Client:
         self, files: Iterable[bytes], given: Sequence[str] = (), options: Mapping[str, float] | None = None
     ) -> Iterator[TaggedImage]:
         """Does what `tag` does batch by batch, reading no further ahead; `options` by name."""
-        signature, settings = _choose_signature(given, options or {})
+        options = options or {}
+        check_options(options, given)
+        signature, settings = _choose_signature(given, options)
         for batch in _batch(files, self._batch_size):
             inputs = {"image_bytes": batch} | {name: [value] * len(batch) for name, value in settings.items()}
             rows = self.call(signature, inputs)
             if len(rows) != len(batch):
                 raise ServingError(f"{len(rows)} rows came back for {len(batch)} images: no tagger of ours")
-            yield from map(_read_row, rows)
+            yield from (
+                _read_scores(row, options) if signature == "scores" else _read_row(row) for row in rows
+            )
+
+    def read_labels(self) -> list[str]:
+        """Asks the server for the names of all labels, by the scores of a picture of one pixel."""
+        (row,) = self.call("scores", {"image_bytes": [_ONE_PIXEL]})
+        return list(row["labels"])
 
     def call(self, signature: str, inputs: Mapping[str, Sequence]) -> list[dict]:
         """Runs any signature of the export on one batch, with retries.
@@ -178,6 +189,8 @@ def _read_options(beam_size, min_length, max_length, threshold):
 
 def _choose_signature(given, options):
     """Returns its name, and the value of each further input, the same for all images."""
+    if "top_k" in options:
+        return "scores", {}
     if options:
         return "tag", fill_options(options, given)
     return ("tag_given", {"given": _pad_given(given)}) if given else ("serving_default", {})
@@ -206,6 +219,12 @@ def _batch(files, batch_size):
             batch, num_bytes = [], 0
     if batch:
         yield batch
+
+
+def _read_scores(row, options):
+    if row["error"]:
+        return TaggedImage((), (), (), None, row["error"])
+    return rank_row(row["labels"], row["scores"], row["ranking"], options)
 
 
 def _read_row(row):

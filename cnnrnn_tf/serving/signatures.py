@@ -11,7 +11,7 @@ from cnnrnn_tf.data.images import decode_batch
 from cnnrnn_tf.serving.answers import Answers, Options
 from cnnrnn_tf.serving.examples import read_image_bytes
 from cnnrnn_tf.serving.precision import FLOAT32, make_extractor, to_float32
-from cnnrnn_tf.serving.tag_files import SERVING_DEFAULT, TAG, TAG_GIVEN, TaggedImage, tag_files
+from cnnrnn_tf.serving.tag_files import SCORES, SERVING_DEFAULT, TAG, TAG_GIVEN, TaggedImage, tag_files
 
 __all__ = [
     "CLASSIFY",
@@ -27,7 +27,6 @@ __all__ = [
     "tag_files",
 ]
 
-SCORES = "scores"
 EMBED = "embed"
 CLASSIFY = "classify"
 

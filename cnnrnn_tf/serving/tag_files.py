@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from cnnrnn_tf.serving.tagged_image import TaggedImage, fill_options
+from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options
 from tfrecords.errors import UserError
 
 SERVING_DEFAULT = "serving_default"
 TAG = "tag"
 TAG_GIVEN = "tag_given"
+SCORES = "scores"
 
 
 def tag_files(
@@ -53,13 +54,16 @@ def with_options(tagger, options: Mapping[str, float]):
 
     Args:
         tagger: a Tagger, or an export that `load_export` has read.
-        options: {name: value} of beam_size, min_length, max_length and threshold; the tagger itself for none.
+        options: {name: value} of beam_size, min_length, max_length and threshold, or of top_k and threshold;
+            the tagger itself for none.
 
     Raises:
         UserError: an option is out of its bounds, or an old export has no such signature.
     """
     if not options:
         return tagger
+    if "top_k" in options:
+        return _ranking(tagger, options)
     if TAG not in tagger.signatures:
         raise UserError(f"{', '.join(options)}: this export has no signature {TAG}; export the run again")
     values = fill_options(options)
@@ -75,12 +79,34 @@ def with_options(tagger, options: Mapping[str, float]):
     return searching
 
 
+def _ranking(tagger, options: Mapping[str, float]):
+    """A tagger whose `serving_default` ranks the labels of signature `scores`, and asks for no path."""
+    check_options(options)
+    if SCORES not in tagger.signatures:
+        raise UserError(f"--top-k: this export has no signature {SCORES}; export the run again")
+
+    def rank(image_bytes):
+        found = tagger.signatures[SCORES](image_bytes=image_bytes)
+        places = tf.math.top_k(found["ranking"], min(options["top_k"], found["ranking"].shape[1])).indices
+        labels, probabilities = (tf.gather(found[key], places, batch_dims=1) for key in ("labels", "scores"))
+        is_shown = (probabilities >= options.get("threshold", 0)) & found["valid"][:, tf.newaxis]
+        return {
+            "labels": labels,
+            "probabilities": probabilities,
+            "num_labels": tf.math.count_nonzero(is_shown, axis=1),  # the rest ranks lower
+            "error": found["error"],
+        }
+
+    return _Searching({SERVING_DEFAULT: rank}, tagger.calibration, tagger.max_length)
+
+
 def _read_row(row):
     places = slice(0, int(row["num_labels"]))
+    has_path = "path_probability" in row
     return TaggedImage(
         labels=tuple(name.decode() for name in row["labels"][places]),
         probabilities=tuple(row["probabilities"][places].tolist()),
-        step_probabilities=tuple(row["step_probabilities"][places].tolist()),
-        path_probability=float(row["path_probability"]),
+        step_probabilities=tuple(row["step_probabilities"][places].tolist()) if has_path else (),
+        path_probability=float(row["path_probability"]) if has_path else None,
         error=row["error"].decode(),
     )

@@ -20,7 +20,9 @@ class TaggedImage:
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
     step_probabilities: tuple[float, ...]
-    path_probability: float
+    """Empty where labels were ranked, and no path was asked for."""
+    path_probability: float | None
+    """None likewise."""
     error: str = ""
 
     @property
@@ -45,6 +47,48 @@ def format_json(value) -> str:
     return text
 
 
+def check_options(options: Mapping[str, float], given: Sequence[str] = ()) -> None:
+    """Refuses options that no signature takes, whatever the model.
+
+    Args:
+        options: of `cnnrnn_tf.commands.search_options`, those that are named.
+        given: labels that are given with them.
+
+    Raises:
+        UserError: labels are given, too; numbers out of range; or top_k with what steers a path.
+    """
+    named = ", ".join(options)
+    if given and options:
+        raise UserError(f"given labels and {named}: no signature takes both; leave out one")
+    for name, value in options.items():
+        if not abs(value) < _INT32_LIMIT:  # NaN is not
+            raise UserError(f"{name} {value}: no export takes such a number")
+    if "top_k" in options and options["top_k"] < 1:
+        raise UserError(f"top_k {options['top_k']}: expected 1 or more")
+    if "top_k" in options and set(options) - {"top_k", "threshold"}:
+        raise UserError(f"{named}: the most probable labels are no path; leave out top_k, or the others")
+    if not 0 <= options.get("threshold", 0) <= 1:
+        raise UserError(f"threshold {options['threshold']}: expected 0 to 1")
+
+
+def rank_row(
+    labels: Sequence[str], scores: Sequence[float], ranking: Sequence[float], options: Mapping[str, float]
+) -> TaggedImage:
+    """The `top_k` labels with the highest ranks, of those whose score is at least `threshold`.
+
+    >>> rank_row(["sea", "sky", "boat"], [0.2, 0.9, 0.0], [0.1, 0.8, -0.5], {"top_k": 2}).labels
+    ('sky', 'sea')
+    """
+    places = sorted(range(len(labels)), key=lambda place: -ranking[place])[: int(options["top_k"])]
+    places = [place for place in places if scores[place] >= options.get("threshold", 0)]
+    return TaggedImage(
+        labels=tuple(labels[place] for place in places),
+        probabilities=tuple(scores[place] for place in places),
+        step_probabilities=(),
+        path_probability=None,
+    )
+
+
 def fill_options(options: Mapping[str, float], given: Sequence[str] = ()) -> dict[str, float]:
     """What signature `tag` takes beside the images: all its options, those not named as exported.
 
@@ -54,11 +98,7 @@ def fill_options(options: Mapping[str, float], given: Sequence[str] = ()) -> dic
     Raises:
         UserError: labels are given, too; or a number that no signature takes.
     """
-    if given:
-        raise UserError(f"given labels and {', '.join(options)}: no signature takes both; leave out one")
-    for name, value in options.items():
-        if not abs(value) < _INT32_LIMIT:  # NaN is not
-            raise UserError(f"{name} {value}: no export takes such a number")
+    check_options(options, given)
     kept = dict.fromkeys(("beam_size", "min_length", "max_length"), AS_EXPORTED)
     # JSON and gRPC alike tell a whole number from a real one.
     return kept | {"threshold": 0.0} | {**options, "threshold": float(options.get("threshold", 0))}
