@@ -93,15 +93,15 @@ def write_photos(dataset: Path, folder: Path) -> None:
 def list_commands(train: str) -> list[tuple[str, list[str]]]:
     """(what it is, its words), in an order in which each finds what it needs."""
     tool, run = ["-m", "cnnrnn_tf.commands"], "runs/demo/first"
-    epochs = ["--epochs", str(EPOCHS)]
+    demo, epochs = [train, "--dataset", "demo"], ["--epochs", str(EPOCHS)]
     frozen = ["--backbone", "mobilenet_v2", "--backbone-weights", "none", "--image-size", "96"]
     return [
         ("tfrecords build demo", ["-m", "tfrecords", "build", "demo"]),
         ("tfrecords report", ["-m", "tfrecords", "report", "demo"]),
         ("tfrecords report --json", ["-m", "tfrecords", "report", "demo", "--json", "--no-figures"]),
         ("tfrecords verify", ["-m", "tfrecords", "verify", "demo"]),
-        ("train.py", [train, "--run-name", "first", *epochs]),
-        ("train.py, frozen CNN", [train, "--run-name", "frozen", *epochs, *frozen]),
+        ("train.py", [*demo, "--run-name", "first", *epochs]),
+        ("train.py, frozen CNN", [*demo, "--run-name", "frozen", *epochs, *frozen]),
         ("predict RUN, 500 images", [*tool, "predict", run, "photos"]),
         ("predict EXPORT --json", [*tool, "predict", f"{run}/export", "photos", "--json"]),
         ("tag", [*tool, "tag", "photos", "--model", f"{run}/export", "--out", "tags.jsonl"]),
@@ -132,15 +132,15 @@ def list_commands(train: str) -> list[tuple[str, list[str]]]:
 def list_mistakes(train: str) -> list[tuple[str, list[str]]]:
     """(what is wrong, the words); each is told in one line, with status 2."""
     tool, run = ["-m", "cnnrnn_tf.commands"], "runs/demo/first"
-    export = f"{run}/export"
+    demo, export = [train, "--dataset", "demo"], f"{run}/export"
     return [
         ("train.py, a data set that is not built", [train, "--dataset", "ponds"]),
-        ("train.py, a backbone misspelt", [train, "--backbone", "mobilnet_v2"]),
-        ("train.py, a cell misspelt", [train, "--cell", "lstn"]),
-        ("train.py, a protocol misspelt", [train, "--protocol", "cnnrnn"]),
-        ("train.py, a run that exists", [train, "--run-name", "first"]),
-        ("train.py, an unwritable --runs-dir", [train, "--runs-dir", "quick.json"]),
-        ("train.py, no such weights", [train, "--backbone", "vgg16", "--backbone-weights", "none.h5"]),
+        ("train.py, a backbone misspelt", [*demo, "--backbone", "mobilnet_v2"]),
+        ("train.py, a cell misspelt", [*demo, "--cell", "lstn"]),
+        ("train.py, a protocol misspelt", [*demo, "--protocol", "cnnrnn"]),
+        ("train.py, a run that exists", [*demo, "--run-name", "first"]),
+        ("train.py, an unwritable --runs-dir", [*demo, "--runs-dir", "quick.json"]),
+        ("train.py, no such weights", [*demo, "--backbone", "vgg16", "--backbone-weights", "none.h5"]),
         ("train.py --resume of no run", [train, "--resume", "runs/demo/none"]),
         ("train.py --resume of a finished run", [train, "--resume", run]),
         ("predict, no such run", [*tool, "predict", "runs/demo/none", "photos"]),

@@ -69,6 +69,8 @@ def test_a_long_vocabulary_is_not_printed_whole():
         ("lstn", "lstm paper gru none", "lstm"),
         ("bicycle", "sea sky", None),
         ("beach", "sea sky", None),
+        ("skie", "singer night", None),
+        ("serving", "scores serving_default", "serving_default"),
         ("transformer", "lstm paper gru none", None),
         ("night", "light", "light"),
         ("sky", "", None),

@@ -45,5 +45,9 @@ def _compare(name: str, candidate: str) -> tuple[float, int, float]:
     if matcher.quick_ratio() < _ALIKE:  # an upper bound, and fast: a vocabulary has thousands of names
         return 0.0, 0, 0.0
     letters = difflib.SequenceMatcher(None, sorted(second), sorted(first))
+    if second not in first and first not in second:
+        edits = sum(max(b - a, d - c) for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal")
+        if 2 * edits > max(len(first), len(second)):  # `skie` has three letters of `singer`, too
+            return 0.0, 0, 0.0
     same_start = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
     return matcher.ratio(), len(list(same_start)), letters.ratio()
