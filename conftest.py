@@ -2,6 +2,7 @@
 end together."""
 
 import ctypes
+import fcntl
 import gc
 import os
 import resource
@@ -49,6 +50,25 @@ def memory_given_back():
             sys.modules["keras"].backend.clear_session()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory):
+    """The folder of versions of `tiny_model`'s export, made once for all workers: read it, write nothing."""
+    from tiny_model import VOCABULARY, make_model
+
+    from cnnrnn_tf.config import DecodingConfig
+    from cnnrnn_tf.serving.export import export
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "tiny_export"
+    with open(shared / "tiny_export.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "1").exists():
+            export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), folder)
+    return folder
 
 
 def resident_mib() -> float:

@@ -18,15 +18,13 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 from serving_stand_in import start_stand_in
-from tiny_model import VOCABULARY, make_model, make_photograph
+from tiny_model import VOCABULARY, make_photograph
 
 from cnnrnn_tf.commands import predict
 from cnnrnn_tf.commands.__main__ import main
 from cnnrnn_tf.commands.client import Client as ClientCommand
-from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving import client as client_module
 from cnnrnn_tf.serving.client import Client, ServerUnavailable, ServingError
-from cnnrnn_tf.serving.export import export
 from cnnrnn_tf.serving.tagged_image import TaggedImage
 from tfrecords.errors import UserError
 
@@ -36,15 +34,8 @@ PHOTOGRAPHS = [make_photograph(seed) for seed in range(5)]
 
 
 @pytest.fixture(scope="module")
-def export_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("client") / "export"
-    export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stand_in(export_dir):
-    with start_stand_in(export_dir) as running:
+def stand_in(tiny_export):
+    with start_stand_in(tiny_export) as running:
         yield running
 
 
@@ -137,7 +128,7 @@ def test_given_labels_with_commas_are_told_apart_by_the_labels_of_the_server(
         ClientCommand(url=stand_in.rest_url, images=(str(photos),), given=("sky, sea,bota",)).run()
 
 
-def test_the_most_probable_labels_come_by_the_same_flag_as_from_predict(connect, export_dir):
+def test_the_most_probable_labels_come_by_the_same_flag_as_from_predict(connect, tiny_export):
     client = connect()
     (image,) = client.tag_each(PHOTOGRAPHS[:1], options={"top_k": 2})
     (row,) = client.call("scores", {"image_bytes": PHOTOGRAPHS[:1]})
@@ -401,11 +392,11 @@ def test_a_proxy_s_page_is_one_line_and_a_port_of_the_other_kind_is_told(stand_i
 # ---- the command
 
 
-def test_the_command_prints_what_predict_prints(stand_in, export_dir, photos, monkeypatch, capsys):
-    loaded = predict.load_tagger(export_dir)
+def test_the_command_prints_what_predict_prints(stand_in, tiny_export, photos, monkeypatch, capsys):
+    loaded = predict.load_tagger(tiny_export)
     monkeypatch.setattr(predict, "load_tagger", lambda path: loaded)
     for flags in ([], ["--given", "boat, car"]):
-        assert main(["predict", str(export_dir), str(photos), *flags]) == 0
+        assert main(["predict", str(tiny_export), str(photos), *flags]) == 0
         predicted = capsys.readouterr().out.replace("marginal", "probability")
         assert "probability 0." in predicted
         for url in (stand_in.rest_url, stand_in.grpc_url, stand_in.grpc_url.removeprefix("grpc://")):

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from malformed import ERRORS, GOOD_FILES, KINDS, jpeg_segment, malformed_files, png, png_chunk
-from tiny_model import VOCABULARY, make_model
 
-from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.data import images
 from cnnrnn_tf.serving import fresh_process
-from cnnrnn_tf.serving.export import export
 
 SIZE = 32
 GOOD = list(GOOD_FILES.values())
@@ -74,15 +71,14 @@ def test_ten_thousand_malformed_rows_change_no_good_one(decode_batch, alone):
     assert sum(found.values()) == 10_000
 
 
-def test_through_the_c_api_no_malformed_row_costs_another_its_labels(tmp_path):
-    version = export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), tmp_path)
+def test_through_the_c_api_no_malformed_row_costs_another_its_labels(tiny_export):
     bad = list(malformed_files(seed=5, count=240, with_large=False))
     calls = [GOOD] + [
         [GOOD[i // 4 % len(GOOD)] if i % 4 == 0 else bad[24 * batch + i - i // 4 - 1].data for i in range(32)]
         for batch in range(10)
     ]
     inputs = [("serving_default", {"image_bytes": np.array(rows, object)}) for rows in calls]
-    whole, *mixed = fresh_process.run_calls(fresh_process.C_API, version, inputs)["calls"]
+    whole, *mixed = fresh_process.run_calls(fresh_process.C_API, tiny_export / "1", inputs)["calls"]
     assert whole["valid"].all()
     assert len({tuple(row) for row in whole["labels"].tolist()}) > 2  # rows can be told apart
     for outputs in mixed:

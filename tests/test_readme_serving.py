@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 from serving_stand_in import start_stand_in
-from tiny_model import VOCABULARY, make_model, make_photograph
+from tiny_model import make_photograph
 
-from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving.client import Client
-from cnnrnn_tf.serving.export import export
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,10 +24,8 @@ SHELL = re.findall(r"^    ((?:curl|cnnrnn client) .*)$", README, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("readme") / "export"
-    export(make_model(), VOCABULARY, DecodingConfig(beam_size=4, max_length=3), folder)
-    with start_stand_in(folder) as running:
+def stand_in(tiny_export):
+    with start_stand_in(tiny_export) as running:
         yield running
 
 

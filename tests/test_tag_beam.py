@@ -6,13 +6,12 @@ import os
 import shutil
 
 import pytest
-from tiny_model import VOCABULARY, make_model, make_photograph
+from tiny_model import make_photograph
 
 from cnnrnn_tf.commands.__main__ import main
-from cnnrnn_tf.config import DecodingConfig
 from cnnrnn_tf.serving import export as export_module
 from cnnrnn_tf.serving.check import find_export
-from cnnrnn_tf.serving.export import export, load_export
+from cnnrnn_tf.serving.export import load_export
 from tfrecords.errors import UserError
 
 pytest.importorskip("apache_beam", reason="Apache Beam is not installed: pip install apache-beam")
@@ -22,12 +21,6 @@ from test_beam import BucketFileSystem
 from cnnrnn_tf.serving import tag_beam
 
 IN_PROCESS = "--direct_running_mode=in_memory"
-
-
-@pytest.fixture(scope="module")
-def export_dir(tmp_path_factory):
-    decoding = DecodingConfig(beam_size=4, max_length=3)
-    return export(make_model(), VOCABULARY, decoding, tmp_path_factory.mktemp("export")).parent
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +72,11 @@ def read_joined(out):
 
 
 def test_the_files_joined_are_the_rows_of_the_local_command(
-    quick, album, export_dir, tmp_path, small_shards, capfd
+    quick, album, tiny_export, tmp_path, small_shards, capfd
 ):
-    assert tag(album, export_dir, tmp_path / "tags.jsonl", "--given", "boat") == 1
+    assert tag(album, tiny_export, tmp_path / "tags.jsonl", "--given", "boat") == 1
     local = capfd.readouterr().out.splitlines()[0]
-    assert tag_by_beam(album, export_dir, tmp_path / "tags", "--given", "boat") == 1
+    assert tag_by_beam(album, tiny_export, tmp_path / "tags", "--given", "boat") == 1
     out, err = capfd.readouterr()
     assert read_joined(tmp_path / "tags") == (tmp_path / "tags.jsonl").read_bytes()
     assert out.splitlines() == [local.replace("tags.jsonl", "tags")]
@@ -99,15 +92,15 @@ def test_the_files_joined_are_the_rows_of_the_local_command(
     }
 
 
-def test_options_of_the_search_are_those_of_the_local_command(quick, album, export_dir, tmp_path, capfd):
+def test_options_of_the_search_are_those_of_the_local_command(quick, album, tiny_export, tmp_path, capfd):
     options = ["--min-length", "3", "--threshold", "0.5"]
-    assert tag(album, export_dir, tmp_path / "tags.jsonl", *options) == 1
-    assert tag_by_beam(album, export_dir, tmp_path / "tags", *options) == 1
+    assert tag(album, tiny_export, tmp_path / "tags.jsonl", *options) == 1
+    assert tag_by_beam(album, tiny_export, tmp_path / "tags", *options) == 1
     assert read_joined(tmp_path / "tags") == (tmp_path / "tags.jsonl").read_bytes()
     capfd.readouterr()
-    assert tag_by_beam(album, export_dir, tmp_path / "tags") == 2
+    assert tag_by_beam(album, tiny_export, tmp_path / "tags") == 2
     assert "was begun with --min-length 3, and now it is none" in capfd.readouterr().err
-    assert tag_by_beam(album, export_dir, tmp_path / "others", "--max-length", "9") == 2
+    assert tag_by_beam(album, tiny_export, tmp_path / "others", "--max-length", "9") == 2
     assert capfd.readouterr().err == "error: max_length 9: expected 1 to 3\n"
 
 
@@ -124,15 +117,15 @@ def test_a_file_that_a_store_does_not_give_says_why(monkeypatch):
 
 
 @pytest.mark.long
-def test_worker_processes_of_beam_give_the_same_rows(album, export_dir, tmp_path):
+def test_worker_processes_of_beam_give_the_same_rows(album, tiny_export, tmp_path):
     """Without options the DirectRunner starts a process a core, as on a cluster: each loads the export."""
-    assert tag(album, export_dir, tmp_path / "tags.jsonl") == 1
-    assert tag(album, export_dir, tmp_path / "tags", "--runner", "DirectRunner") == 1
+    assert tag(album, tiny_export, tmp_path / "tags.jsonl") == 1
+    assert tag(album, tiny_export, tmp_path / "tags", "--runner", "DirectRunner") == 1
     assert read_joined(tmp_path / "tags") == (tmp_path / "tags.jsonl").read_bytes()
 
 
 def test_a_pipeline_that_failed_goes_on_and_images_added_or_removed_are_seen(
-    quick, album, export_dir, tmp_path, small_shards, monkeypatch
+    quick, album, tiny_export, tmp_path, small_shards, monkeypatch
 ):
     out = tmp_path / "tags"
     tag_batches, calls = tag_beam.tag_batches, []
@@ -144,49 +137,49 @@ def test_a_pipeline_that_failed_goes_on_and_images_added_or_removed_are_seen(
         return tag_batches(*arguments)
 
     monkeypatch.setattr(tag_beam, "tag_batches", fail_at_the_third)
-    assert tag_by_beam(album, export_dir, out) == 2
+    assert tag_by_beam(album, tiny_export, out) == 2
     assert len(list(out.glob("tags-*.jsonl"))) == 2 and not (out / "summary.json").exists()
-    assert tag_by_beam(album, export_dir, out) == 1
+    assert tag_by_beam(album, tiny_export, out) == 1
     assert len(calls) == 3 + 2
     (album / "a" / "b" / "zz.jpg").write_bytes(make_photograph(60))
     (album / "gone.jpg").unlink()
     (out / "tags-00009-abc.jsonl.7.partial").touch()  # of a worker that was killed
-    assert tag_by_beam(album, export_dir, out) == 1
-    assert tag(album, export_dir, tmp_path / "tags.jsonl") == 1
+    assert tag_by_beam(album, tiny_export, out) == 1
+    assert tag(album, tiny_export, tmp_path / "tags.jsonl") == 1
     assert read_joined(out) == (tmp_path / "tags.jsonl").read_bytes()
     assert len(list(out.glob("tags-*"))) == 4
 
 
-def test_images_and_rows_in_an_object_store(quick, album, export_dir, tmp_path, small_shards, monkeypatch):
+def test_images_and_rows_in_an_object_store(quick, album, tiny_export, tmp_path, small_shards, monkeypatch):
     for name in ("gone.jpg", "new\nline.jpg", os.fsdecode(b"\xff.jpg")):  # Beam's own listing is of text
         (album / name).unlink()
     store = tmp_path / "store"
     monkeypatch.setattr(BucketFileSystem, "root", str(store))
     shutil.copytree(album, store / "album")
-    assert tag(album, export_dir, tmp_path / "tags.jsonl") == 1
+    assert tag(album, tiny_export, tmp_path / "tags.jsonl") == 1
     for _ in range(2):
-        assert tag_by_beam("bucket://album", export_dir, "bucket://rows/tags") == 1
+        assert tag_by_beam("bucket://album", tiny_export, "bucket://rows/tags") == 1
         assert read_joined(store / "rows" / "tags") == (tmp_path / "tags.jsonl").read_bytes()
 
 
-def test_rows_of_another_sort_are_not_gone_on_with(quick, album, export_dir, tmp_path, capsys):
+def test_rows_of_another_sort_are_not_gone_on_with(quick, album, tiny_export, tmp_path, capsys):
     out = tmp_path / "tags"
-    assert tag_by_beam(album, export_dir, out) == 1
+    assert tag_by_beam(album, tiny_export, out) == 1
     before = read_joined(out)
     capsys.readouterr()
-    assert tag_by_beam(album, export_dir, out, "--given", "car") == 2
+    assert tag_by_beam(album, tiny_export, out, "--given", "car") == 2
     assert (
         "was begun with --given none, and now it is ['car']; choose another --out" in capsys.readouterr().err
     )
     assert read_joined(out) == before
-    assert tag_by_beam(album, export_dir, out, "--given", "car", "--overwrite") == 1
+    assert tag_by_beam(album, tiny_export, out, "--given", "car", "--overwrite") == 1
     assert read_joined(out) != before
     (out / "state.json").unlink()
-    assert tag_by_beam(album, export_dir, out) == 2
+    assert tag_by_beam(album, tiny_export, out) == 2
     assert "already, and no state.json says what made it" in capsys.readouterr().err
 
 
-def test_mistakes_are_told_in_one_line(quick, album, export_dir, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_told_in_one_line(quick, album, tiny_export, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for folder, out, message in (
@@ -194,7 +187,7 @@ def test_mistakes_are_told_in_one_line(quick, album, export_dir, tmp_path, capsy
         (tmp_path / "nowhere", "tags", "failed on DirectRunner: FileNotFoundError: [Errno 2] No such file"),
         (album, tmp_path / "file", "is a file; --runner writes a folder of files"),
     ):
-        assert tag_by_beam(folder, export_dir, tmp_path / out) == 2
+        assert tag_by_beam(folder, tiny_export, tmp_path / out) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
         shutil.rmtree(tmp_path / "tags", ignore_errors=True)
     assert tag_by_beam(album, tmp_path, tmp_path / "tags") == 2
@@ -204,5 +197,5 @@ def test_mistakes_are_told_in_one_line(quick, album, export_dir, tmp_path, capsy
         UserError, match=r"holds no summary.json, though the pipeline ended well: workers must"
     ):
         tag_beam.tag_by_beam(
-            str(export_dir / "1"), str(album), str(tmp_path / "tags"), {}, options=IN_PROCESS
+            str(tiny_export / "1"), str(album), str(tmp_path / "tags"), {}, options=IN_PROCESS
         )
