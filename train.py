@@ -26,7 +26,7 @@ from tfrecords.manifest import Manifest, list_built
 from tfrecords.progress import loading_tensorflow
 
 PROG = "python train.py"
-_BESIDE_RESUME = ("--resume", "--epochs", "--patience", "--data-dir")
+_BESIDE_RESUME = ("--resume", "--epochs", "--patience", "--data-dir", "--verbose")
 
 
 @dataclass
@@ -45,6 +45,8 @@ class Train:
     resume: Path | None = None
     """Folder of a run to go on with, with its own settings: an interrupted one; or a finished one, to train
     it longer, to more --epochs. --patience and --data-dir may be given, too."""
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say below the table by which conventions it was measured; train.log always has them."""
     experiment: Annotated[ExperimentConfig, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ExperimentConfig
     )
@@ -74,7 +76,7 @@ def _run(args: list[str]) -> None:
     _check(options)
     with loading_tensorflow():
         from cnnrnn_tf.training import run
-    run.train(options.experiment, options.runs_dir, options.run_name)
+    run.train(options.experiment, options.runs_dir, options.run_name, verbose=options.verbose)
 
 
 def _resume(options: Train, args: list[str]) -> None:
@@ -93,7 +95,7 @@ def _resume(options: Train, args: list[str]) -> None:
     find_data_dir(run_dir, check_resumable(run_dir, epochs, patience), data_dir)
     with loading_tensorflow():
         from cnnrnn_tf.training import run
-    run.resume(run_dir, epochs=epochs, patience=patience, data_dir=data_dir)
+    run.resume(run_dir, epochs=epochs, patience=patience, data_dir=data_dir, verbose=options.verbose)
 
 
 def _check(options: Train) -> None:

@@ -691,7 +691,7 @@ def test_a_hold_out_without_a_label_calibrates_nothing_and_says_so(tmp_path, cap
     ]
     build(SquaresSource({"train": contents}), "bare", tmp_path, progress=False)
     path = run.train(configure(tmp_path, "bare", epochs=1), tmp_path / "runs", "bare")
-    assert "no calibration: none of the 20 hold-out images has a known label" in capsys.readouterr().out
+    assert "no calibration: none of 20 hold-out images has a known label" in capsys.readouterr().out
     assert not (path / "calibration.json").exists()
     assert not (path / "figures" / "reliability.png").exists()
     assert "calibration" not in json.loads((path / "metrics.json").read_text())
@@ -702,10 +702,10 @@ def test_a_hold_out_without_a_label_on_a_path_calibrates_nothing_and_says_so(tmp
     caplog.set_level("INFO", logger="cnnrnn_tf")
     empty = Predictions(["a"], [[1]], [[1]], [[1]], [0], [-0.1], [[-3.0]])
     assert run._calibrate(empty, LabelVocabulary.from_counts({"sky": 1}), tmp_path) is None
-    assert "no calibration: no label is on any path of the 1 hold-out images" in caplog.text
+    assert "no calibration: no label is on any path of 1 hold-out image" in caplog.text
     some = Predictions(["a"], [[1]], [[1]], [[0]], [1], [-0.1], [[0.9]])
     assert run._calibrate(some, LabelVocabulary.from_counts({"sky": 1}), tmp_path).temperature == 1
-    assert "calibration: T 1.00 from 1 hold-out images; T stays 1" in caplog.text
+    assert "calibration: T 1.00 from 1 hold-out image; T stays 1" in caplog.text
     assert "T stays 1" in json.loads((tmp_path / "calibration.json").read_text())["note"]
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from cnnrnn_tf.baselines.catalogue import METHOD_NAMES, PATH_METHODS, check_methods
 from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
@@ -46,6 +49,9 @@ class Compare:
     """imagenet, none (random), or the path of a weights file."""
     min_length: int | None = None
     """Fewest labels on a path; the data set's preset by default."""
+
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print all notes below the tables; the files always have them."""
 
     def run(self) -> None:
         """Prints the tables and writes them into the comparison's folder.
@@ -91,7 +97,7 @@ class Compare:
         )
         with show_progress("drawing the tables"):
             files = compare.save_tables(comparer.folder, comparison, published, file_name)
-        print_methods(comparison, published)
+        print_methods(comparison, published, self.verbose)
         print(f"\nalso as {', '.join(path.suffix[1:] for path in files)}: {files[0].with_suffix('')}.*")
         if set(names) & set(PATH_METHODS):
             print(f"next: {format_command('tensorboard', '--logdir', self.runs_dir)}")

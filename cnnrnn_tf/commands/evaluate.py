@@ -43,6 +43,9 @@ class Evaluate:
     holdout: Path | None = None
     """File of predictions of other images, beside --predictions, to fit thresholds on."""
 
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say below the table by which conventions it was measured."""
+
     def run(self) -> None:
         """Prints the table and writes it beside the predictions.
 
@@ -69,7 +72,7 @@ class Evaluate:
         from cnnrnn_tf.evaluation.report import print_report, save_metrics
 
         save_metrics(metrics, file)
-        (print_comparison if self.protocol == "all" else print_report)(metrics)
+        (print_comparison if self.protocol == "all" else print_report)(metrics, verbose=self.verbose)
         print(f"\nall measures: {file}")
         for table in name_label_tables(stem, metrics, self.protocol):
             print(f"label by label: {table}")

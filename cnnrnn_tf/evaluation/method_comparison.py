@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cnnrnn_tf.evaluation.report_tables import Column, choose_columns
+from cnnrnn_tf.evaluation.summary import warn
 from tfrecords.errors import UserError
+from tfrecords.words import count
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,6 +93,8 @@ class Comparison:
     columns: tuple[Column, ...]
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
+    details: tuple[str, ...] = ()
+    """What else there is to say of the numbers: in the files, and on the screen where it is asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain data."""
@@ -136,7 +140,8 @@ def compare_outcomes(dataset: str, outcomes: Sequence[Outcome], notes: Sequence[
         num_seeds=num_seeds,
         columns=columns,
         blocks=tuple(_make_blocks(by_method.values(), columns)),
-        notes=(*_make_notes(first, outcomes, num_seeds), *notes),
+        notes=(*_make_notes(first, num_seeds), *notes),
+        details=tuple(_make_details(first, outcomes)),
     )
 
 
@@ -179,12 +184,16 @@ def _sum_up(group: Sequence[Outcome], name: str, columns: Sequence[Column]) -> R
     return Row(group[0].method, group[0].title, name, measures)
 
 
-def _make_notes(metrics: Mapping[str, Any], outcomes: Sequence[Outcome], num_seeds: int) -> Iterable[str]:
+def _make_notes(metrics: Mapping[str, Any], num_seeds: int) -> Iterable[str]:
     if num_seeds > 1:
         yield "In percent, mean ± standard deviation over seeds; a method without ± draws nothing at random."
     else:
         yield "In percent, of one seed."
     yield from (f"Protocol {found['name']}: {found['words']}" for found in metrics["protocols"])
+    yield from warn(metrics)
+
+
+def _make_details(metrics: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Iterable[str]:
     if any(row["name"].startswith("best path") for outcome in outcomes for row in outcome.metrics["rows"]):
         yield (
             "A best path is what CNN-RNN and No-RNN emit; their other rows, and the MAP@10 and mAP of all of "
@@ -193,5 +202,5 @@ def _make_notes(metrics: Mapping[str, Any], outcomes: Sequence[Outcome], num_see
     yield "MAP@10 ranks the labels of an image, mAP the images of a label: the two are not comparable."
     fitted = any(row["threshold"] is not None for outcome in outcomes for row in outcome.metrics["rows"])
     if fitted and metrics["protocols"][0]["threshold"] is None:
-        yield f"Thresholds were fitted on {metrics['holdout_images']:,} hold-out images."
+        yield f"Thresholds were fitted on {count('hold-out image', metrics['holdout_images'])}."
     yield f"The hold-out chose when to stop; nothing was chosen on the split {metrics['split']}."

@@ -15,6 +15,7 @@ from rich.text import Text
 from cnnrnn_tf.evaluation.audit import audit_published
 from cnnrnn_tf.evaluation.method_comparison import Comparison, Row, Spread
 from cnnrnn_tf.evaluation.published import PublishedRow
+from tfrecords.words import count
 
 PUBLISHED = "published"
 _GAP = 2  # blanks between columns
@@ -29,19 +30,24 @@ class _Section:
     rows: tuple[tuple[str, ...], ...]
 
 
-def print_methods(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> None:
+def print_methods(
+    comparison: Comparison, published: Sequence[PublishedRow] = (), verbose: bool = True
+) -> None:
     """Prints `render` to the terminal or to a pipe, wide enough for every column."""
     widths = _measure_widths(comparison, published)
     needed = sum(widths) + (_GAP + 1) * (len(widths) - 1)  # rich puts a blank between columns
     width = max(needed, Console().width)
-    Console(highlight=False, width=width).print(render(comparison, published))
+    Console(highlight=False, width=width).print(render(comparison, published, verbose))
 
 
-def render(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> RenderableType:
-    """The blocks, one below the other in the same columns; the published rows; what the numbers mean."""
+def render(
+    comparison: Comparison, published: Sequence[PublishedRow] = (), verbose: bool = True
+) -> RenderableType:
+    """Who is ahead; the blocks, in the same columns; the published rows; what the numbers mean."""
     sections, header = _lay_out(comparison, published), _make_header(comparison)
     widths = _measure_widths(comparison, published)
     parts: list[RenderableType] = [Text(_make_title(comparison), style="bold")]
+    parts += map(Text, _name_best(comparison))
     for section in sections:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
         table.add_column(Text(section.name), width=widths[0], header_style="bold")
@@ -51,7 +57,7 @@ def render(comparison: Comparison, published: Sequence[PublishedRow] = ()) -> Re
             table.add_row(*map(Text, row), style="cyan" if section.name == PUBLISHED else None)
         parts += ["", table]
     parts.append("")
-    parts += [Text(note, style="dim") for note in _make_notes(comparison, published)]
+    parts += [Text(note, style="dim") for note in _make_notes(comparison, published, verbose)]
     return Group(*parts)
 
 
@@ -132,8 +138,8 @@ def _lay_out(comparison: Comparison, published: Sequence[PublishedRow]) -> list[
 
 def _make_title(comparison: Comparison) -> str:
     return (
-        f"{comparison.dataset}, {comparison.split}: {comparison.num_images:,} images, "
-        f"protocol {comparison.protocol}, {comparison.num_seeds} seed{'s' * (comparison.num_seeds != 1)}"
+        f"{comparison.dataset}, {comparison.split}: {count('image', comparison.num_images)}, "
+        f"protocol {comparison.protocol}, {count('seed', comparison.num_seeds)}"
     )
 
 
@@ -144,7 +150,7 @@ def _make_header(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _make_cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
-    title = f"{row.title}, best path" if row.lists.startswith("best path") else row.title
+    title = _title_of(row)
     length = row.measures["list_length"]
     measures = [_show(row.measures[column.key]) for column in comparison.columns]
     return (title, f"{length.mean:.2f}" if length else "-", *measures)
@@ -169,8 +175,24 @@ def _csv_cells(key: str, spread: Spread | None) -> tuple[str, str]:
     return f"{scale * spread.mean:.8g}", deviation
 
 
-def _make_notes(comparison: Comparison, published: Sequence[PublishedRow]) -> Iterator[str]:
+def _name_best(comparison: Comparison) -> Iterator[str]:
+    """A sentence a block: who has the highest O-F1 there."""
+    for block in comparison.blocks:
+        found = [(row.measures["O-F1"].mean, _title_of(row)) for row in block.rows if row.measures["O-F1"]]
+        if len(found) > 1:
+            f1, title = max(found, key=lambda each: each[0])
+            yield f"Of the lists in block {block.name!r}, {title} has the highest O-F1, {100 * f1:.1f}."
+
+
+def _title_of(row: Row) -> str:
+    return f"{row.title}, best path" if row.lists.startswith("best path") else row.title
+
+
+def _make_notes(
+    comparison: Comparison, published: Sequence[PublishedRow], verbose: bool = True
+) -> Iterator[str]:
     yield from comparison.notes
+    yield from comparison.details if verbose else ()
     if any(header.endswith(_SECOND) for header in _make_header(comparison)):
         yield f"C-F1 is the harmonic mean of C-P and C-R, C-F1{_SECOND} the mean of the labels' F1."
     if not published:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -21,19 +20,25 @@ from cnnrnn_tf.evaluation.prediction_files import PredictionFile
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocols import Protocol
 from cnnrnn_tf.evaluation.report import (
-    BEST_PATH,
     choose_images,
     choose_protocols,
     evaluate_predictions,
     save_per_label,
 )
 from cnnrnn_tf.evaluation.report_notes import explain_no_threshold
-from cnnrnn_tf.evaluation.report_tables import WIDTH, describe_calibration, print_report
+from cnnrnn_tf.evaluation.report_tables import (
+    describe_calibration,
+    describe_title,
+    list_details,
+    open_console,
+    tabulate_lists,
+    tabulate_places,
+)
+from cnnrnn_tf.evaluation.summary import BEST_PATH, own_row, summarise, warn
 from tfrecords.errors import UserError
+from tfrecords.words import count
 
 COMPARED = ("cnn-rnn", "ml-gcn", "srn", "asl", "free")
-_OF_PATHS = ("cnn-rnn", "free")
-"""The protocols whose lists are what a model emits, where it emits any."""
 ALL = "all"
 """The name that stands for every protocol of `COMPARED`."""
 
@@ -100,25 +105,6 @@ def measure(
     }
 
 
-def own_row(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The row with the lists that the protocol asks for; None where there is none, for want of a threshold.
-
-    For `cnn-rnn` and `free` that is what the model emits, where it emits paths: the whole best path, or its
-    first k labels. Lists of exactly k need paths that are long enough, as a minimum length makes them: to a
-    tenth of a label, as the paper's own have 2.98 of 3. For the other protocols, for paths that are shorter,
-    and where there are scores alone, the row is cut from scores.
-    """
-    main, rows = metrics["protocols"][0], {row["name"]: row for row in metrics["rows"]}
-    k = main["k"]
-    emitted = BEST_PATH if k is None else f"{BEST_PATH}, first {k}"
-    if main["name"] in _OF_PATHS and emitted in rows:
-        is_long_enough = main["list_length"] != "exactly" or round(rows[emitted]["list_length"], 1) == k
-        if is_long_enough:
-            return rows[emitted]
-    cut = {"exactly": f"exactly {k}", "at_most": f"at most {k}", "free": "free length"}
-    return rows.get(cut[main["list_length"]])
-
-
 def own_sets(predictions: Predictions, metrics: Mapping[str, Any]) -> tuple[str, Predictions, np.ndarray]:
     """What a table of labels is about: the lists of the protocol's own row, of the images that count.
 
@@ -183,14 +169,21 @@ def explain_differences(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str
     return [{"about": about, "words": " ".join(explain(found))} for about, explain in parts]
 
 
-def print_comparison(comparison: Mapping[str, Any], file: IO[str] | None = None) -> None:
-    """Prints each protocol's table, the rows of all side by side, and why they differ; see `measure`."""
-    for metrics in comparison["protocols"].values():
-        print_report(metrics, file)
-        print(file=file)
-    terminal = Console(highlight=False, file=file)
-    console = Console(highlight=False, file=file, width=max(WIDTH, terminal.width))
-    console.print(_tabulate(comparison["protocols"]))
+def print_comparison(
+    comparison: Mapping[str, Any], file: IO[str] | None = None, verbose: bool = True
+) -> None:
+    """Prints the rows of all protocols side by side, why they differ, then each protocol's own table.
+
+    Args:
+        comparison: what `measure` returns for "all".
+        file: where to; standard output by default.
+        verbose: with all conventions, each once.
+    """
+    console = open_console(file)
+    found = comparison["protocols"]
+    first = next(iter(found.values()))
+    console.print(Text.assemble((first["split"], "bold"), " by every protocol, in percent"))
+    console.print(Text(summarise(found.get("free", first))), "", _tabulate(found), sep="\n")
     for name, words in comparison["left_out"].items():
         console.print(Text(f"{name} is left out: {words}"))
     if "calibration" in comparison:
@@ -198,6 +191,19 @@ def print_comparison(comparison: Mapping[str, Any], file: IO[str] | None = None)
     console.print(Text("\nwhy they differ", style="bold"))
     for part in comparison["differences"]:
         console.print(Padding(Text(f"{part['about']}: {part['words']}"), (0, 0, 0, 2)))
+    rankings = []
+    for metrics in found.values():
+        console.print("", describe_title(metrics), sep="\n")
+        for table in tabulate_lists(metrics, with_references=metrics is first):
+            console.print("", table, sep="\n")
+        if metrics["ranking"] not in rankings:  # one for all protocols that count the same images
+            rankings.append(metrics["ranking"])
+            console.print("", tabulate_places(metrics), sep="\n")
+    console.print("")
+    console.print(*map(Text, first.get("remarks", ())), sep="\n")
+    for words in dict.fromkeys(words for metrics in found.values() for words in warn(metrics)):
+        console.print(Text(words, style="yellow"))
+    console.print(list_details(list(found.values()), verbose))
 
 
 def _check_pair(test: PredictionFile, holdout: PredictionFile) -> None:
@@ -212,9 +218,10 @@ def _check_pair(test: PredictionFile, holdout: PredictionFile) -> None:
         )
     shared = set(test.predictions.image_ids) & set(holdout.predictions.image_ids)
     if shared:
+        are = f"{count('image', len(shared))} {'is' if len(shared) == 1 else 'are'}"
         raise UserError(
-            f"{len(shared)} images are both in {test.split!r} and in the hold-out, such as {min(shared)!r}: "
-            "a threshold fitted on images that are reported is chosen by their truth; take other images"
+            f"{are} both in {test.split!r} and in the hold-out, such as {min(shared)!r}: a threshold fitted "
+            "on images that are reported is chosen by their truth; take other images"
         )
 
 

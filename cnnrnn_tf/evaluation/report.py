@@ -36,6 +36,7 @@ from cnnrnn_tf.evaluation.predictions import RANKING_RULE, Predictions
 from cnnrnn_tf.evaluation.protocols import Protocol, with_companions
 from cnnrnn_tf.evaluation.report_notes import explain
 from cnnrnn_tf.evaluation.report_tables import print_report, render
+from cnnrnn_tf.evaluation.summary import BEST_PATH
 from tfrecords.errors import UserError, nearest
 from tfrecords.vocabulary import LabelVocabulary
 
@@ -52,8 +53,6 @@ __all__ = [
 ]
 
 PAPER_DATASETS = ("nuswide81", "nuswide1000", "coco2014", "voc2007")
-BEST_PATH = "best path"
-"""The row of what a model emits, and how the names of rows begin that are cut from it."""
 DEFAULT_K = 3  # list length of the rows that need one, where no protocol names it
 _ROUNDING = 1e-6  # by which a probability may be outside 0 to 1
 MAP_PLACES = 10

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from tfrecords.words import count
 
 _AP_WORDS = {
     "raw": "AP is not interpolated",
@@ -48,6 +50,35 @@ def explain(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"marks": marks, "words": words} for marks, words in notes]
 
 
+def explain_words(columns: Collection[str]) -> Iterator[str]:
+    """The key of the table: what its headers stand for.
+
+    Args:
+        columns: marks of the columns that are shown.
+    """
+    yield (
+        "P, R, F1: precision (of what is given, the share that is right), recall (of what is true, the "
+        "share that is found), and their harmonic mean. C-: for each label, mean over labels; O-: over all "
+        "labels together."
+    )
+    if "C-F1_per_class" in columns and "C-F1_harmonic" in columns:
+        yield "C-F1: first of the means C-P and C-R, then the mean of the labels' F1."
+    yield (
+        "MAP@10: how near the top the true labels of an image rank; mAP: how near the top the true images "
+        "of a label rank; exact: sets right as a whole; length: labels in a list; ECE: how far "
+        "probabilities are off."
+    )
+
+
+def explain_essentials(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers cannot be read without: the protocol, with its k, and what counts."""
+    for found in metrics["protocols"]:
+        yield f"Protocol {found['name']}: {found['words']}"
+    yield f"{'; '.join(_count_images(metrics))}."
+    if (reason := _explain_left_out(metrics)) is not None:
+        yield reason
+
+
 def explain_no_threshold(metrics: Mapping[str, Any]) -> str:
     """Why no threshold is fitted."""
     if metrics["holdout_is_reported"]:
@@ -60,21 +91,29 @@ def _explain_scale(score: float) -> str:
     return f"these scores {reach}, so they are no probabilities: write sigmoid(score)"
 
 
+def _explain_left_out(metrics: Mapping[str, Any]) -> str | None:
+    """Which lists there are not, and why; None where there are all."""
+    fixed = metrics["protocols"][0]["threshold"]
+    if fixed is not None and metrics["off_scale"] is not None:
+        return f"Lists cut at {fixed:g} are left out: {_explain_scale(metrics['off_scale'])}."
+    if all(row["threshold"] is None for row in metrics["rows"]):
+        return f"Lists that need a threshold are left out: {explain_no_threshold(metrics)}."
+    return None
+
+
 def _explain_cuts(metrics: Mapping[str, Any]) -> str:
     rule = f"Cut from a ranking of the labels: {metrics['ranking_rule']}; equal scores by label id."
     fixed = metrics["protocols"][0]["threshold"]
     cuts = [
         f"{row['threshold']:.4g} ({row['name']})" for row in metrics["rows"] if row["threshold"] is not None
     ]
-    if fixed is not None and metrics["off_scale"] is not None:
-        return f"{rule} Lists cut at {fixed:g} are left out: {_explain_scale(metrics['off_scale'])}."
-    if not cuts:
-        return f"{rule} Lists that need a threshold are left out: {explain_no_threshold(metrics)}."
+    if (reason := _explain_left_out(metrics)) is not None:
+        return f"{rule} {reason}"
     if fixed is not None:
         return f"{rule} At most k and free length: scores of at least {fixed:g}."
     return (
-        f"{rule} Thresholds with the highest O-F1, to a standard error, on {metrics['holdout_images']:,} "
-        f"hold-out images: {', '.join(cuts)}.{_explain_own(metrics)}"
+        f"{rule} Thresholds with the highest O-F1, to a standard error, on "
+        f"{count('hold-out image', metrics['holdout_images'])}: {', '.join(cuts)}.{_explain_own(metrics)}"
     )
 
 
@@ -91,22 +130,28 @@ def _explain_own(metrics: Mapping[str, Any]) -> str:
 
 
 def _count_in_words(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield from _count_images(metrics)
+    never = [f"{row['labels_never_predicted']} ({row['name']})" for row in metrics["rows"]]
+    if any(row["labels_never_predicted"] for row in metrics["rows"]):
+        yield f"labels never predicted: {', '.join(never)}"
+
+
+def _count_images(metrics: Mapping[str, Any]) -> Iterator[str]:
+    num_images = metrics["images"]
     yield (
-        f"{metrics['images']:,} images count, {metrics['images_without_labels']:,} of them without labels, "
+        f"{count('image', num_images)} {'counts' if num_images == 1 else 'count'}, "
+        f"{metrics['images_without_labels']:,} of them without labels, "
         f"with {metrics['labels_per_image']:.2f} true labels each (length: labels in a list)"
     )
     left_out = metrics["images_in_split"] - metrics["images"]
     if left_out:
-        yield f"{left_out:,} images are left out"
+        yield f"{count('image', left_out)} {'is' if left_out == 1 else 'are'} left out"
     if metrics.get("images_without_path"):
-        yield f"{metrics['images_without_path']:,} images got no path"
+        yield f"{count('image', metrics['images_without_path'])} got no path"
     if metrics["unknown_cells"]:
-        yield f"{metrics['unknown_cells']:,} unknown labels are left out of rankings, lists and truth"
+        yield f"{count('unknown label', metrics['unknown_cells'])} left out of rankings, lists and truth"
     if metrics["labels_without_positive"]:
         yield (
             f"{metrics['labels_without_positive']:,} of {metrics['labels']:,} labels have no positive and "
             "are left out of C-P, C-R, C-F1 and mAP"
         )
-    never = [f"{row['labels_never_predicted']} ({row['name']})" for row in metrics["rows"]]
-    if any(row["labels_never_predicted"] for row in metrics["rows"]):
-        yield f"labels never predicted: {', '.join(never)}"

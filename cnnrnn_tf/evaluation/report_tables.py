@@ -11,11 +11,16 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cnnrnn_tf.evaluation.report_notes import explain_essentials, explain_words
+from cnnrnn_tf.evaluation.summary import summarise, warn
+from tfrecords.words import count
+
 WIDTH = 100
 """Columns that the widest table needs; a pipe counts as 80, which would cut it."""
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NOTHING = "-"  # an undefined measure
+_LONG_NAME = "best path, first 3"
 _NUMBER_WIDTH = 6  # of a number and a blank before it: 100.0
 
 
@@ -27,57 +32,78 @@ class Column(NamedTuple):
     mark: str  # what a convention calls it
 
 
-def print_report(metrics: Mapping[str, Any], file: IO[str] | None = None) -> None:
+def print_report(metrics: Mapping[str, Any], file: IO[str] | None = None, verbose: bool = True) -> None:
     """Prints `render` to the terminal or to `file`, wide enough for every column."""
-    terminal = Console(highlight=False, file=file)
-    Console(highlight=False, file=file, width=max(WIDTH, terminal.width)).print(render(metrics))
+    open_console(file).print(render(metrics, verbose))
 
 
-def render(metrics: Mapping[str, Any]) -> RenderableType:
-    """The paper's columns in percent, one row a list rule; known references; what the numbers mean.
+def open_console(file: IO[str] | None = None) -> Console:
+    """A console wide enough for every column; of a file, one that a notebook does not show in its place."""
+    options = {"highlight": False, "file": file, **({} if file is None else {"force_jupyter": False})}
+    return Console(**options, width=max(WIDTH, Console(**options).width))
+
+
+def render(metrics: Mapping[str, Any], verbose: bool = True) -> RenderableType:
+    """A sentence, the paper's columns in percent, one row a list rule, known references, and what it means.
+
+    Args:
+        metrics: of `report.evaluate_predictions`.
+        verbose: with all conventions; else a key of the words and what a number cannot be read without.
 
     >>> from rich.console import Console
     >>> Console(width=100).print(render(metrics))  # doctest: +SKIP
     """
-    names = ", ".join(found["name"] for found in metrics["protocols"])
-    title = Text.assemble(
-        (metrics["split"], "bold"),
-        f": {metrics['images']:,} images, {metrics['labels']:,} labels, protocol ",
-        (names, "bold"),
-        ", in percent",
-    )
     tables = [
-        *_tabulate_lists(metrics),
-        _tabulate_places(metrics["ranking"]),
+        *tabulate_lists(metrics, marked=verbose),
+        tabulate_places(metrics),
         *([describe_calibration(metrics)] if "calibration" in metrics else []),
         *map(Text, metrics.get("remarks", ())),
-        _list_notes(metrics["conventions"]),
+        *(Text(words, style="yellow") for words in warn(metrics)),
+        list_details([metrics], verbose, marked=verbose),
     ]
     return Group(
-        title,
+        describe_title(metrics),
+        Text(summarise(metrics)),
         *(part for table in tables for part in ("", table)),
     )
 
 
-def _tabulate_lists(metrics: Mapping[str, Any]) -> Iterator[Table]:
-    """The table of rows and, below it in the same columns, the references."""
+def describe_title(metrics: Mapping[str, Any]) -> Text:
+    """One line: of what the numbers are."""
+    names = ", ".join(found["name"] for found in metrics["protocols"])
+    return Text.assemble(
+        (metrics["split"], "bold"),
+        f": {count('image', metrics['images'])}, {count('label', metrics['labels'])}, protocol ",
+        (names, "bold"),
+        ", in percent",
+    )
+
+
+def tabulate_lists(
+    metrics: Mapping[str, Any], marked: bool = False, with_references: bool = True
+) -> Iterator[Table]:
+    """The table of rows, equal ones as one, and, below it in the same columns, the references."""
     columns = choose_columns(metrics["protocols"][0])
-    marks = {mark: _superscript(n) for n, note in _number(metrics["conventions"]) for mark in note["marks"]}
-    names = [f"{row['name']}{marks.get(row['name'], '')}" for row in metrics["rows"]]
+    notes = _number(metrics["conventions"]) if marked else []
+    marks = {mark: _superscript(n) for n, note in notes for mark in note["marks"]}
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row in metrics["rows"]:
+        cells = [_percent({**metrics["ranking"], **row}[column.key]) for column in columns]
+        name = f"{row['name']}{marks.get(row['name'], '')}"
+        rows.setdefault((f"{row['list_length']:.2f}", *cells), []).append(name)
     headers = [column.header + marks.get(column.mark, "") for column in columns]
     widths = [max(len(header) + 1, _NUMBER_WIDTH) for header in headers]
-    name_width = max(len(name) for name in [*names, "best path, first 3"])
+    name_width = max(len(name) for name in [*(name for names in rows.values() for name in names), _LONG_NAME])
 
     table = _make_table()
     for header, width in zip(
         ["lists", "length", *headers], [name_width, _NUMBER_WIDTH, *widths], strict=True
     ):
         table.add_column(Text(header), width=width, justify="left" if header == "lists" else "right")
-    for name, row in zip(names, metrics["rows"], strict=True):
-        cells = [_percent({**metrics["ranking"], **row}[column.key]) for column in columns]
-        table.add_row(Text(name), f"{row['list_length']:.2f}", *cells)
+    for cells, names in rows.items():
+        table.add_row(Text("\n".join(names)), *cells)
     yield table
-    if metrics["references"]:
+    if metrics["references"] and with_references:
         yield _tabulate_references(metrics["references"], columns, widths, name_width + 1 + _NUMBER_WIDTH)
 
 
@@ -102,9 +128,11 @@ def _tabulate_references(
     return table
 
 
-def _tabulate_places(ranking: Mapping[str, Any]) -> Table:
+def tabulate_places(metrics: Mapping[str, Any]) -> Table:
     """Precision and recall of an image's k best labels, and of all labels above a score."""
+    ranking = metrics["ranking"]
     places = sorted(int(key.removeprefix("recall@")) for key in ranking if key.startswith("recall@"))
+    places = [k for k in places if k == 1 or k < metrics["labels"]]  # the top 20 of 5 labels are no ranking
     levels = [key.partition(">=")[2] for key in ranking if key.startswith("precision@score>=")]
     table = _make_table()
     table.add_column("ranked labels")
@@ -117,13 +145,26 @@ def _tabulate_places(ranking: Mapping[str, Any]) -> Table:
     return table
 
 
-def _list_notes(conventions: Sequence[Mapping[str, Any]]) -> Table:
+def list_details(found: Sequence[Mapping[str, Any]], verbose: bool, marked: bool = False) -> Table:
+    """What the numbers of one or several tables mean, each note once.
+
+    Args:
+        found: the metrics of each table.
+        verbose: all conventions; else the key of the words and what a number cannot be read without.
+        marked: with the numbers that `tabulate_lists` puts beside names and headers.
+    """
     notes = Table.grid(padding=(0, 1, 0, 0))
-    for number, note in _number(conventions):
-        notes.add_row(_superscript(number), Text(note["words"]), style="dim")
-    for note in conventions:
-        if not note["marks"]:
-            notes.add_row("", Text(note["words"]), style="dim")
+    if verbose:
+        numbered = [each for metrics in found for each in _number(metrics["conventions"])]
+        words = {note["words"]: _superscript(number) if marked else "" for number, note in numbered}
+        others = [note for metrics in found for note in metrics["conventions"] if not note["marks"]]
+        words |= {note["words"]: "" for note in others}
+    else:
+        columns = [column for metrics in found for column in choose_columns(metrics["protocols"][0])]
+        words = {line: "" for line in explain_words({column.mark for column in columns})}
+        words |= {line: "" for metrics in found for line in explain_essentials(metrics)}
+    for line, mark in words.items():
+        notes.add_row(*([mark] if marked else []), Text(line), style="dim")
     return notes
 
 
@@ -138,7 +179,7 @@ def describe_calibration(metrics: Mapping[str, Any]) -> Text:
     return Text(
         f"calibration error (ECE, {metrics['split']}): {100 * found['ece_before']:.2f} % before, "
         f"{100 * found['ece_after']:.2f} % after; T {found['temperature']:.2f} from "
-        f"{found['holdout_images']:,} hold-out images"
+        f"{count('hold-out image', found['holdout_images'])}"
     )
 
 

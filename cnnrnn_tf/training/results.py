@@ -87,9 +87,9 @@ def save_examples(folder: Path, dataset_dir: Path, split: str) -> None:
         (folder / f"{number}.{file_format}").write_bytes(encoded)
 
 
-def print_results(metrics: Mapping[str, Any], run_dir: Path) -> None:
-    """Prints the paper's table, also into `train.log`, and commands that work as they stand."""
-    print_report(metrics)
+def print_results(metrics: Mapping[str, Any], run_dir: Path, verbose: bool = False) -> None:
+    """Prints the paper's table, also, with all conventions, into `train.log`, and commands that work."""
+    print_report(metrics, verbose=verbose)
     with (run_dir / "train.log").open("a", encoding="utf-8") as file:
         print_report(metrics, file)
     figures, split = run_dir / "figures", metrics["split"]

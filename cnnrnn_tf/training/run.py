@@ -25,6 +25,7 @@ from cnnrnn_tf.evaluation.calibration import Calibration, fit_calibration
 from cnnrnn_tf.evaluation.predictions import Predictions
 from cnnrnn_tf.evaluation.protocol_comparison import own_sets
 from cnnrnn_tf.evaluation.report import choose_protocols, save_metrics, save_per_label
+from cnnrnn_tf.evaluation.summary import FEW_HOLDOUT_IMAGES, warn_of_holdout
 from cnnrnn_tf.model.backbones import COMPACT, load_backbone_weights
 from cnnrnn_tf.model.cnn_rnn import CNNRNN
 from cnnrnn_tf.model.losses import PathNegativeLogLikelihood, PathNLL, add_weight_decay
@@ -59,6 +60,7 @@ from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.progress import print_above, show_progress
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 _LOGGER = logging.getLogger("cnnrnn_tf")
 
@@ -86,6 +88,7 @@ def train(
     now: datetime | None = None,
     deliver: bool = True,
     on_epoch: Callable[[int, int], object] | None = None,
+    verbose: bool = False,
 ) -> Path:
     """Runs one experiment from records to export.
 
@@ -96,6 +99,7 @@ def train(
         now: the time; this moment by default.
         deliver: also export the model, and show on the screen how it goes and what came out.
         on_epoch: called after each epoch with its number, from 1, and the number of epochs at most.
+        verbose: show all conventions below the table, which are in `train.log` in any case.
 
     Returns:
         The run folder.
@@ -114,7 +118,7 @@ def train(
     config.save(run_dir / runs.CONFIG_FILE)
     records.vocabulary.save(run_dir / vocabulary.FILE_NAME)
     runs.save_environment(run_dir, records.manifest, config.data.data_dir)
-    return _finish(config, records, model, strategy, run_dir, deliver, on_epoch)
+    return _finish(config, records, model, strategy, run_dir, deliver, on_epoch, verbose)
 
 
 def resume(
@@ -124,6 +128,7 @@ def resume(
     epochs: int | None = None,
     patience: int | None = None,
     data_dir: Path | None = None,
+    verbose: bool = False,
 ) -> Path:
     """Goes on with a run from its last finished epoch, with its own settings.
 
@@ -134,6 +139,7 @@ def resume(
         epochs: most epochs from now on, those before counted in; None for the run's own.
         patience: likewise, epochs without a better one before it stops.
         data_dir: the folder of data sets; None for where it was (`runs.find_data_dir`).
+        verbose: as in `train`.
 
     Raises:
         UserError: no run there, one that is finished under these settings, or its records have changed.
@@ -153,7 +159,7 @@ def resume(
         _choose_trained(best).save_weights(best_weights_path(run_dir))
     runs.reopen(run_dir, kept)
     drop_unfinished(run_dir)
-    return _finish(config, records, model, strategy, run_dir, deliver, on_epoch)
+    return _finish(config, records, model, strategy, run_dir, deliver, on_epoch, verbose)
 
 
 def _finish(
@@ -164,6 +170,7 @@ def _finish(
     run_dir: Path,
     deliver: bool,
     on_epoch: Callable[[int, int], object] | None,
+    verbose: bool,
 ) -> Path:
     with _logging_to(run_dir / "train.log", on_screen=deliver):
         _LOGGER.info("run folder: %s", run_dir)
@@ -190,8 +197,8 @@ def _finish(
                     )
         except KeyboardInterrupt:
             _LOGGER.info(
-                "stopped; %d finished epochs are saved. Go on with: %s",
-                finished_epochs(run_dir),
+                "stopped; %s saved. Go on with: %s",
+                _count_saved(finished_epochs(run_dir)),
                 format_command("python", "train.py", "--resume", run_dir),
             )
             raise
@@ -204,7 +211,7 @@ def _finish(
                 measure_backup(run_dir) / 1e6,
             )
             mark_latest(run_dir)
-            print_results(metrics, run_dir)
+            print_results(metrics, run_dir, verbose)
     return run_dir
 
 
@@ -358,9 +365,9 @@ def _fit(
             )
     num_weights = sum(int(np.prod(weight.shape)) for weight in trained.trainable_weights)
     _LOGGER.info(
-        "training %s weights on %s images, on %s",
-        f"{num_weights:,}",
-        f"{num_images:,}",
+        "training %s on %s, on %s",
+        count("weight", num_weights),
+        count("image", num_images),
         " and ".join(
             device.removeprefix("/job:localhost/replica:0/task:0/device:")
             for device in strategy.extended.worker_devices
@@ -392,6 +399,10 @@ def _tell_epoch(on_epoch: Callable[[int, int], object], epochs: int, epoch: int,
     on_epoch(epoch + 1, epochs)
 
 
+def _count_saved(num_epochs: int) -> str:
+    return f"{count('finished epoch', num_epochs)} {'is' if num_epochs == 1 else 'are'}"
+
+
 def _choose_trained(model: CNNRNN) -> keras.Model:
     """What `fit` trains: the whole model, or the decoder of a frozen CNN."""
     return model if model.backbone.trainable else model.decoder
@@ -416,8 +427,8 @@ def _keep_best(trained: keras.Model, run_dir: Path) -> None:
     values = [float(row["val_nll"]) for row in history]
     best = int(np.nanargmin(values))
     _LOGGER.info(
-        "%d epochs; epoch %d is kept: %.3f nats a path on the hold-out",
-        len(values),
+        "%s; epoch %d is kept: %.3f nats a path on the hold-out",
+        count("epoch", len(values)),
         best + 1,
         values[best],
     )
@@ -426,17 +437,19 @@ def _keep_best(trained: keras.Model, run_dir: Path) -> None:
 def _calibrate(holdout: Predictions, vocabulary: LabelVocabulary, run_dir: Path) -> Calibration | None:
     """Fits temperature and thresholds on the hold-out and saves them; None where there is nothing to fit."""
     if not holdout.truth.any():
-        _LOGGER.info("no calibration: none of the %d hold-out images has a known label", len(holdout))
+        _LOGGER.info("no calibration: none of %s has a known label", count("hold-out image", len(holdout)))
         return None
     if not (holdout.scores[holdout.known != 0] > 0).any():
-        _LOGGER.info("no calibration: no label is on any path of the %d hold-out images", len(holdout))
+        _LOGGER.info("no calibration: no label is on any path of %s", count("hold-out image", len(holdout)))
         return None
     calibration = fit_calibration(holdout, vocabulary)
     calibration.save(run_dir)
+    if len(holdout) < FEW_HOLDOUT_IMAGES:
+        _LOGGER.warning("%s", warn_of_holdout(len(holdout)))
     _LOGGER.info(
-        "calibration: T %.2f from %d hold-out images%s",
+        "calibration: T %.2f from %s%s",
         calibration.temperature,
-        len(holdout),
+        count("hold-out image", len(holdout)),
         f"; {calibration.note}" if calibration.note else "",
     )
     return calibration
