@@ -32,6 +32,10 @@ class Malformed:
     data: bytes
     errors: frozenset[str]
 
+    def may_say(self, error):
+        """Whether `error` may be told of it; behind a colon it says more."""
+        return error.partition(":")[0] in self.errors
+
 
 # ---- good files
 

@@ -32,7 +32,7 @@ def photos(tmp_path):
     (folder / "truncated.jpg").write_bytes((folder / "good.jpg").read_bytes()[:-20])
     (folder / "folder.jpg").mkdir()
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
-    Image.new("RGB", (8, 6), "red").save(folder / "drawing.tiff")
+    Image.new("RGB", (8, 6), "red").save(folder / "drawing.tga")
     return folder
 
 
@@ -43,7 +43,7 @@ BAD_IMAGES = {
     "truncated.jpg": "truncated_image",
     "folder.jpg": "unreadable_image",
     "loop.jpg": "unreadable_image",
-    "drawing.tiff": "unsupported_format",
+    "drawing.tga": "unsupported_format",
     "../outside.jpg": "path_outside_images",
 }
 
@@ -86,7 +86,7 @@ def damaged(tmp_path):
 def test_damaged_pixels_are_skipped_where_every_image_is_decoded(damaged, capsys):
     words = ["build", "table", "--from", str(damaged / "mine.csv"), "--data-dir", str(damaged / "data")]
     assert main([*words, "--decode"]) == 0
-    assert "skipped: 1 truncated_image" in capsys.readouterr().out
+    assert "skipped: 1 damaged_image" in capsys.readouterr().out
 
 
 def test_damaged_pixels_are_else_found_by_verify_and_told_when_they_are_read(damaged, capsys):
@@ -94,7 +94,7 @@ def test_damaged_pixels_are_else_found_by_verify_and_told_when_they_are_read(dam
     assert main(["build", "table", "--from", str(damaged / "mine.csv"), *words]) == 0
     assert main(["verify", "mine", *words]) == 1
     out = capsys.readouterr().out
-    assert "(damaged.jpg): its image does not decode (truncated_image" in out and "--decode" in out
+    assert "(damaged.jpg): its image does not decode (damaged_image" in out and "--decode" in out
 
     def read():
         for batch in image_batches(damaged / "data" / "mine", "train", 32, 2, "crop"):

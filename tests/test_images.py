@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from cnnrnn_tf.data import image_headers, images
+from cnnrnn_tf.data import images
+from tfrecords.decoding import headers as image_headers
 
 SIZE = 48
 
@@ -105,10 +106,25 @@ FORMATS = {
         icc_profile=b"odd",  # chunks are padded to an even length
     ),
 }
-UNSUPPORTED = {
+
+
+def with_frame(marker, precision=8):
+    """A photograph whose frame header (SOF0) says that it is another kind of JPEG."""
+    return JPEG.replace(b"\xff\xc0\0\x11\x08", bytes([0xFF, marker, 0, 0x11, precision]))
+
+
+UNSUPPORTED = {  # name in the answer: file
     "TIFF": encode(PHOTOGRAPH, "TIFF"),
-    "BMP, one bit": encode(PHOTOGRAPH.convert("1"), "BMP"),
+    "a BMP that is compressed or has no whole bytes a pixel": encode(PHOTOGRAPH.convert("1"), "BMP"),
     "HEIC": b"\0\0\0\x18ftypheic" + bytes(100),
+    "AVIF": encode(PHOTOGRAPH, "AVIF"),
+    "JPEG 2000": encode(PHOTOGRAPH, "JPEG2000"),
+    "JPEG XL": b"\xff\x0a" + bytes(100),
+    "a video or another ISO media file": b"\0\0\0\x18ftypmp42" + bytes(100),
+    "a 12-bit JPEG": with_frame(0xC1, precision=12),
+    "a lossless JPEG": with_frame(0xC3),
+    "JPEG-LS": with_frame(0xF7),
+    "an icon (ICO)": encode(PHOTOGRAPH, "ICO"),
 }
 
 
@@ -297,7 +313,10 @@ BAD_ROWS = {
     b"x": b"not an image",
     b"<html>404 Not Found</html>": b"not an image",
     bytes(10_000): b"not an image",
-    **{encoded: b"unsupported" for encoded in UNSUPPORTED.values()},
+    **{
+        encoded: f"unsupported: {name}; send JPEG, PNG, GIF, BMP or WebP".encode()
+        for name, encoded in UNSUPPORTED.items()
+    },
     JPEG[:300]: b"cut off",
     JPEG[: len(JPEG) // 2]: b"cut off",
     JPEG[:1000] + bytes(200) + JPEG[1200:]: b"",  # damaged scan data may decode: then it is valid

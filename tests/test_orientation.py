@@ -1,4 +1,4 @@
-"""One photograph, stored in eight ways, gives equal tags through records, predict and the export."""
+"""One photograph, stored in eight ways and three formats, gives equal tags everywhere."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from malformed import encode, jpeg_segment
+from malformed import encode, jpeg_segment, png_chunk
 from PIL import Image
 from tiny_model import VOCABULARY, make_model
 
@@ -38,17 +38,33 @@ def draw_blocks(seed, rows=5, columns=7):
     return colours.repeat(8, axis=0).repeat(8, axis=1)
 
 
-def store(pixels, orientation, byte_order):
-    """The JPEG of a picture that was taken with the camera turned."""
-    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](pixels)))
-    jpeg = encode(stored, "JPEG", quality=95, subsampling=0)
+def encode_jpeg(pixels):
+    return encode(Image.fromarray(np.ascontiguousarray(pixels)), "JPEG", quality=95, subsampling=0)
+
+
+def store(pixels, orientation, byte_order, suffix):
+    """The file of a picture that was taken with the camera turned; PNG and WebP hold the JPEG's pixels."""
     order = {"<": b"II", ">": b"MM"}[byte_order]
     entry = struct.pack(byte_order + "HHHIHH", 1, 0x0112, 3, 1, orientation, 0)
-    exif = b"Exif\0\0" + order + struct.pack(byte_order + "HI", 42, 8) + entry + bytes(4)
-    return jpeg[:2] + jpeg_segment(0xE1, exif) + jpeg[2:]
+    tiff = order + struct.pack(byte_order + "HI", 42, 8) + entry + bytes(4)
+    if suffix == "jpg":
+        jpeg = encode_jpeg(TURNS[orientation](pixels))
+        return jpeg[:2] + jpeg_segment(0xE1, b"Exif\0\0" + tiff) + jpeg[2:]
+    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(pixels))))
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](decoded)))
+    if suffix == "webp":
+        return encode(stored, "WEBP", lossless=True, exif=b"Exif\0\0" + tiff)
+    png = encode(stored, "PNG")
+    place = png.index(b"IDAT") - 4 if byte_order == "<" else png.index(b"IEND") - 4  # it may stand at the end
+    return png[:place] + png_chunk(b"eXIf", tiff) + png[place:]
 
 
-NAMES = [f"{orientation}{order}.jpg" for orientation in TURNS for order in ("II", "MM")]
+NAMES = [
+    f"{orientation}{order}.{suffix}"
+    for suffix in ("jpg", "png", "webp")
+    for orientation in TURNS
+    for order in ("II", "MM")
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +90,7 @@ def picture(model):
 def folder(picture, tmp_path_factory):
     path = tmp_path_factory.mktemp("photographs")
     for name in NAMES:
-        data = store(picture, int(name[0]), {"II": "<", "MM": ">"}[name[1:3]])
+        data = store(picture, int(name[0]), {"II": "<", "MM": ">"}[name[1:3]], name.partition(".")[2])
         (path / name).write_bytes(data)
     rows = "".join(f"{name},{'sky' if i % 2 else 'sea;sky'}\n" for i, name in enumerate(NAMES))
     (path / "labels.csv").write_text("image,labels\n" + rows)
@@ -105,12 +121,13 @@ def test_the_files_are_stored_in_eight_ways(picture, files):
             assert image.getexif()[0x0112] == int(name[0])
             sizes.add(image.size)
     assert sizes == {(56, 40), (40, 56)}
-    assert len({data.split(b"\xff\xdb", 1)[1] for data in files}) == 8
+    jpegs = [data for data in files if data.startswith(b"\xff\xd8")]
+    assert len(jpegs) == 16 and len({data.split(b"\xff\xdb", 1)[1] for data in jpegs}) == 8
 
 
 def test_records_are_read_upright_to_the_bit(model, folder, expected, tmp_path):
     build(TableSource(folder / "labels.csv"), "turned", tmp_path, progress=False)
-    batches = list(image_batches(tmp_path / "turned", "train", model.image_size, 4))
+    batches = list(image_batches(tmp_path / "turned", "train+holdout", model.image_size, 4))
     seen = {
         image_id.decode(): image
         for batch in batches
@@ -149,7 +166,7 @@ def test_the_export_gives_all_of_them_the_same_labels(model, files, expected, tm
 
 def test_an_orientation_that_is_not_honoured_would_give_other_labels(model, files, expected):
     """The picture can tell: without its EXIF a photograph that is stored turned gets labels of its own."""
-    plain = [data[:2] + data[data.index(b"\xff\xe0") :] for data in files]
+    plain = [data[:2] + data[data.index(b"\xff\xe0") :] for data in files if data.startswith(b"\xff\xd8")]
     squares, valid, _ = decode_batch(plain, model.image_size)
     assert valid.numpy().all()
     found = model.decode(model.extract_features(squares), beam_size=4, max_length=3)

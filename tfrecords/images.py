@@ -1,4 +1,4 @@
-"""An image file's bytes enter; what a record holds of it leaves, or a named reason to skip it."""
+"""Says what an image file is and what a record holds of it, or why it cannot become a record."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tfrecords.conversion import (
+    convert,
+    is_heif,
+    looks_convertible,
+    must_convert,
+    register_heif,
+    to_eight_bits,
+)
 from tfrecords.errors import UserError
-from tfrecords.jpeg import read_jpeg_header
+from tfrecords.exif import ORIENTATION_TAG, find_exif, parse_orientation
+from tfrecords.jpeg import name_foreign_jpeg, read_jpeg_header
 
 MAX_PIXELS = 178_000_000
 """The largest image that is decoded: width times height by its header. Beyond lie decompression bombs."""
 
-_EXIF_ORIENTATION = 0x0112
 # MPO is the JPEG of phones and stereo cameras with further pictures behind the first one.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"RIFF")
 _MAX_JPEG_SIDE = 65_500  # px, of libjpeg
 _JPEG_END = b"\xff\xd9"
-# The orders of bytes in a BMP that TensorFlow reads as Pillow does; palettes it takes for shades of grey.
-_READABLE_BMP = {("raw", order) for order in ("BGR", "BGRX", "BGRA", "L")}
-
 
 DEFAULT_QUALITY = 95
 """Of a JPEG that is made because its original was larger than asked for."""
@@ -95,7 +100,7 @@ class PreparedImage:
 
 
 def prepare_image(data: bytes, rules: ImageRules) -> PreparedImage:
-    """Checks an image file, and encodes it anew where the rules ask for it.
+    """Checks an image file, and encodes it anew where TensorFlow does not decode its format or the rules ask.
 
     An image that is encoded anew keeps its orientation as a tag, so that boxes stay where they are, and its
     colour profile. It loses transparency, all frames but the first, and what is beyond 8 bits a channel, none
@@ -104,6 +109,8 @@ def prepare_image(data: bytes, rules: ImageRules) -> PreparedImage:
     Raises:
         ImageProblem: see `inspect_image`.
     """
+    if looks_convertible(data):
+        data = _convert(data, rules.max_pixels)
     facts = inspect_image(data, rules.max_pixels, rules.decode)
     if not rules.must_encode(facts):
         return PreparedImage(data, facts)
@@ -133,24 +140,57 @@ def inspect_image(data: bytes, max_pixels: int = MAX_PIXELS, decode: bool = True
     Args:
         data: an encoded image file.
         max_pixels: larger images are refused by their header, before they are decoded.
-        decode: decode all pixels. Without it, a plain JPEG that ends as one does is taken to be whole, at a
-            hundredth of the cost; any other image is decoded all the same.
+        decode: decode all pixels by TensorFlow, as training does. Without it, a plain JPEG that ends as one
+            does is taken to be whole, at a hundredth of the cost; any other image is decoded by Pillow.
 
     Raises:
-        ImageProblem: `empty_file`, `not_an_image`, `unsupported_format`, `too_large` or `truncated_image`.
+        ImageProblem: `empty_file`, `not_an_image`, `unsupported_format`, `too_large`, `truncated_image` or
+            `damaged_image`.
     """
     if not data:
         raise ImageProblem("empty_file")
-    if not decode and data.endswith(_JPEG_END):
+    if not decode:
+        return _inspect_quickly(data, max_pixels)
+    from tfrecords.decoding.verdict import judge
+
+    header = judge(data, max_pixels)
+    try:
+        with _opened(data) as image:
+            return _read_facts(image, data, max_pixels)
+    except ImageProblem:  # Pillow is stricter with some headers than who will decode it
+        return ImageFacts(*header)
+
+
+def _inspect_quickly(data: bytes, max_pixels: int) -> ImageFacts:
+    if data.endswith(_JPEG_END):
         found = read_jpeg_header(data)
         if found is not None and found.height * found.width <= max_pixels:
-            return ImageFacts("jpeg", found.height, found.width, _parse_orientation(found.exif))
+            return ImageFacts("jpeg", found.height, found.width, parse_orientation(found.exif))
+    foreign = name_foreign_jpeg(data)
+    if foreign:
+        raise ImageProblem("unsupported_format", f"{foreign}: save it as a JPEG of 8 bits, or as PNG")
     with _opened(data) as image:
-        facts = _read_facts(image, max_pixels)
+        facts = _read_facts(image, data, max_pixels)
         _load_pixels(image)
     if facts.format == "png":
         _verify_png(data)
     return facts
+
+
+def _convert(data: bytes, max_pixels: int) -> bytes:
+    """The file as JPEG or PNG, where TensorFlow does not decode its format; else as it is."""
+    if is_heif(data) and not register_heif():
+        raise ImageProblem("unsupported_format", "HEIC: pip install 'cnnrnn-tf[heif]' to read it")
+    with _opened(data) as image:
+        if not must_convert(image):
+            return data
+        _check_size(image, max_pixels)
+        try:
+            return convert(image).data
+        except ValueError as error:
+            raise ImageProblem("unsupported_format", f"{image.format}: {_one_line(error)}") from None
+        except Exception as error:  # see _opened
+            raise ImageProblem("truncated_image", _one_line(error)) from None
 
 
 @contextmanager
@@ -173,15 +213,21 @@ def _opened(data: bytes) -> Iterator:
             yield image
 
 
-def _read_facts(image, max_pixels: int) -> ImageFacts:
+def _read_facts(image, data: bytes, max_pixels: int) -> ImageFacts:
     if image.format not in _FORMATS:
         raise ImageProblem("unsupported_format", f"{image.format}: expected JPEG, PNG, GIF, BMP or WebP")
-    if image.format == "BMP" and (image.tile[0].codec_name, image.tile[0].args[0]) not in _READABLE_BMP:
-        raise ImageProblem("unsupported_format", "a BMP with a palette, packed or compressed: save it as PNG")
+    _check_size(image, max_pixels)
+    file_format = _FORMATS[image.format]
+    # Not getexif(), which would also believe XMP, as TensorFlow's side does not.
+    exif = image.info.get("exif") if file_format == "jpeg" else find_exif(data, file_format)
+    width, height = image.size
+    return ImageFacts(file_format, height, width, parse_orientation(exif))
+
+
+def _check_size(image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageProblem("too_large", f"{width} x {height} px: expected at most {max_pixels:,} pixels")
-    return ImageFacts(_FORMATS[image.format], height, width, _read_orientation(image))
 
 
 def _load_pixels(image) -> None:
@@ -208,18 +254,10 @@ def _shrink(image, max_side: int | None):
 
     if max_side is not None and image.format in ("JPEG", "MPO"):
         image.draft(None, (2 * max_side, 2 * max_side))  # decodes at a half, a quarter or an eighth
-    if image.mode.startswith("I"):  # 16 bits a channel, of which TensorFlow keeps the upper half
-        image = Image.fromarray((_to_array(image) >> 8).clip(0, 255).astype("uint8"))
-    pixels = image.convert("L" if image.mode == "L" else "RGB")
+    pixels = to_eight_bits(image)
     if max_side is not None:
         pixels.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return pixels
-
-
-def _to_array(image):
-    import numpy as np
-
-    return np.asarray(image)
 
 
 def _encode_jpeg(pixels, quality: int, orientation: int, profile: bytes | None) -> bytes:
@@ -227,34 +265,10 @@ def _encode_jpeg(pixels, quality: int, orientation: int, profile: bytes | None) 
 
     exif = Image.Exif()
     if orientation != 1:
-        exif[_EXIF_ORIENTATION] = orientation
+        exif[ORIENTATION_TAG] = orientation
     file = io.BytesIO()
     pixels.save(file, "JPEG", quality=quality, exif=exif, icc_profile=profile)
     return file.getvalue()
-
-
-def _read_orientation(image) -> int:
-    if _FORMATS[image.format] != "jpeg":
-        return 1
-    return _parse_orientation(
-        image.info.get("exif")
-    )  # getexif() would also believe XMP, as TensorFlow does not
-
-
-def _parse_orientation(exif: bytes | None) -> int:
-    if exif is None:
-        return 1
-    from PIL import Image
-
-    tags = Image.Exif()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tags.load(exif)
-            tag = tags.get(_EXIF_ORIENTATION, 1)
-        except Exception:  # a broken EXIF block does not make the pixels worse
-            return 1
-    return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
 def _one_line(error: Exception) -> str:

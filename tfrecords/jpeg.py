@@ -1,4 +1,4 @@
-"""A JPEG's bytes enter; its size and EXIF block leave, in a few microseconds and without Pillow.
+"""Reads a JPEG's size and EXIF block in a few microseconds, without Pillow, and names JPEGs nobody decodes.
 
 A build copies originals as fast as a disk gives them, and to open each with Pillow would take a third of its
 time. What is not a plain JPEG is left to Pillow.
@@ -11,6 +11,11 @@ from typing import NamedTuple
 _START_OF_IMAGE = b"\xff\xd8"
 _PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman-coded
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_FOREIGN_FRAMES = {
+    **dict.fromkeys((0xC3, 0xC7, 0xCB, 0xCF), "a lossless JPEG"),
+    **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "a hierarchical JPEG"),
+    0xF7: "JPEG-LS",
+}
 _APP1, _START_OF_SCAN = 0xE1, 0xDA
 _EXIF = b"Exif\0\0"
 
@@ -50,3 +55,28 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
             exif = data[start:stop]
         position = stop
     return None
+
+
+def name_foreign_jpeg(data: bytes) -> str:
+    """What a JPEG is called whose pixels TensorFlow does not decode; "" for others, and for other files.
+
+    Pillow must not see them: its decoder writes past its buffer when it scales a lossless one.
+
+    >>> name_foreign_jpeg(bytes.fromhex("ffd8 ffc3 0011 08 0001 0001 03 011100 021100 031100"))
+    'a lossless JPEG'
+    """
+    position = 2 if data.startswith(_START_OF_IMAGE) else len(data)
+    while position + 5 <= len(data):
+        if data[position] != 0xFF or data[position + 1] == 0xFF:  # stray and fill bytes
+            position += 1
+            continue
+        marker = data[position + 1]
+        if marker in _FOREIGN_FRAMES:
+            return _FOREIGN_FRAMES[marker]
+        if marker in _PLAIN_FRAMES or marker in _OTHER_FRAMES:
+            return "a 12-bit JPEG" if data[position + 4] == 12 else ""
+        if marker == _START_OF_SCAN:
+            return ""
+        is_alone = marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8
+        position += 2 if is_alone else 2 + (data[position + 2] << 8 | data[position + 3])
+    return ""

@@ -7,7 +7,7 @@ graph operations on <string>[] or <string>[batch]; the bytes may be anything.
 
 import tensorflow as tf
 
-from cnnrnn_tf.data.image_bytes import bounded_loop, file_size, is_text, little_endian, pick, read_bytes
+from tfrecords.decoding.file_bytes import bounded_loop, file_size, is_text, little_endian, pick, read_bytes
 
 MAX_BLOCKS = 1024  # GIF extension blocks or WebP chunks before the picture that are looked at
 MAX_GIF_DATA_BLOCKS = 2**16  # of up to 255 bytes, in the first picture of a GIF

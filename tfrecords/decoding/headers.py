@@ -1,4 +1,4 @@
-"""Encoded images in, what their headers say out: format, size and EXIF orientation, without decoding a pixel.
+"""Reads format, size and EXIF orientation from the headers of image files, without decoding a pixel.
 
 Everything here is TensorFlow graph operations, so that it runs alike in tf.data, in a TF1 session and in
 TensorFlow Serving. `encoded` is one file or a batch of them, <string>[] or <string>[batch], and every result
@@ -11,8 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn_tf.data.animations import cut_gif, cut_webp, find_gif_picture, find_webp_picture, is_animated_webp
-from cnnrnn_tf.data.image_bytes import (
+from tfrecords.decoding.animations import (
+    cut_gif,
+    cut_webp,
+    find_gif_picture,
+    find_webp_picture,
+    is_animated_webp,
+)
+from tfrecords.decoding.file_bytes import (
     big_endian,
     bounded_loop,
     count_text,
@@ -28,28 +34,45 @@ MAX_PASSES = 32  # scans of a JPEG, of which programs write a dozen, or compress
 
 JPEG, PNG, GIF, BMP, WEBP, OTHER, UNKNOWN = range(7)  # OTHER: an image that TensorFlow does not decode
 
-# What files begin with; ? is any byte.
+# What files begin with; ? is any byte. Of other images, the name by which an answer calls them.
 _MAGIC = (
-    (JPEG, b"\xff\xd8\xff"),
-    (PNG, b"\x89PNG\r\n\x1a\n????IHDR"),
-    (GIF, b"GIF87a"),
-    (GIF, b"GIF89a"),
-    *((BMP, b"BM????????????" + bytes([size, 0])) for size in (12, 40, 52, 56, 64, 108, 124)),
-    (WEBP, b"RIFF????WEBP"),
-    (OTHER, b"II*\0"),  # TIFF
-    (OTHER, b"MM\0*"),
-    (OTHER, b"????ftyp"),  # HEIC, AVIF
-    (OTHER, b"\xff\x0a"),  # JPEG XL
-    (OTHER, b"\0\0\0\x0cJXL "),
-    (OTHER, b"\0\0\0\x0cjP  "),  # JPEG 2000
+    (JPEG, b"\xff\xd8\xff", ""),
+    (PNG, b"\x89PNG\r\n\x1a\n????IHDR", ""),
+    (GIF, b"GIF87a", ""),
+    (GIF, b"GIF89a", ""),
+    *((BMP, b"BM????????????" + bytes([size, 0]), "") for size in (12, 40, 52, 56, 64, 108, 124)),
+    (WEBP, b"RIFF????WEBP", ""),
+    *((OTHER, b"????ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *(
+        (OTHER, b"????ftyp" + brand, "HEIC")
+        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+    ),
+    *((OTHER, b"????ftyp" + brand, "HEIC") for brand in (b"mif1", b"mif2", b"msf1")),
+    (OTHER, b"????ftyp", "a video or another ISO media file"),
+    (OTHER, b"II*\0", "TIFF"),
+    (OTHER, b"MM\0*", "TIFF"),
+    (OTHER, b"II\xbc\x01", "JPEG XR"),
+    (OTHER, b"\xff\x0a", "JPEG XL"),
+    (OTHER, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (OTHER, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (OTHER, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (OTHER, b"8BPS", "a Photoshop document"),
+    (OTHER, b"\0\0\x01\0", "an icon (ICO)"),
 )
+SERVED_FORMATS = "JPEG, PNG, GIF, BMP or WebP"
+"""What TensorFlow decodes, as messages call it."""
 # What the walk through a JPEG makes of the byte after FF. The first two are also the bytes to go on by.
 _STRAY, _ALONE, _SEGMENT, _FRAME, _STOP = range(1, 6)
 _JPEG_KINDS = np.full(256, _SEGMENT)
 _JPEG_KINDS[[0x00, 0x01, *range(0xD0, 0xD9)]] = _ALONE  # markers without a length
 _JPEG_KINDS[0xFF] = _STRAY  # fill bytes, and what is no marker, are stepped over as libjpeg does
-_JPEG_KINDS[[marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)]] = _FRAME
+_JPEG_KINDS[[*(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)), 0xF7]] = _FRAME
 _JPEG_KINDS[[0xD9, 0xDA]] = _STOP  # end of image, start of scan
+# Frames of a JPEG that TensorFlow does not decode, by the marker's second byte.
+_JPEG_NAMES = np.full(256, "", object)
+_JPEG_NAMES[[0xC3, 0xC7, 0xCB, 0xCF]] = "a lossless JPEG"
+_JPEG_NAMES[[0xC5, 0xC6, 0xCD, 0xCE]] = "a hierarchical JPEG"
+_JPEG_NAMES[0xF7] = "JPEG-LS"
 _ORIENTATION_TAG = 0x0112
 _SHORT, _LONG = 3, 4  # TIFF field types
 
@@ -62,7 +85,7 @@ class ImageHeader(NamedTuple):
     width_px: tf.Tensor  # <int64>[...]
     orientation: tf.Tensor  # <int32>[...]: EXIF 1 to 8; 1 if absent or malformed
     num_passes: tf.Tensor  # <int64>[...]: scans of a JPEG, compressed texts of a PNG; else 0
-    decodable: tf.Tensor  # <bool>[...]: False for what TensorFlow does not decode, or not rightly
+    foreign: tf.Tensor  # <string>[...]: the name of what TensorFlow does not decode, or not rightly; else ""
     still: tf.Tensor  # <string>[...]: what to decode: the file; of an animation the first picture, or ""
 
 
@@ -98,9 +121,9 @@ def read_header(encoded):
         format=format_id,
         height_px=pick(has_size, height_px, 0),
         width_px=pick(has_size, width_px, 0),
-        orientation=_read_orientation(encoded, exif),
+        orientation=_read_orientation(encoded, *_find_exif(encoded, is_format, exif)),
         num_passes=_count_scans(encoded, is_format[JPEG]) + _count_texts(encoded, is_format[PNG]),
-        decodable=(format_id < OTHER) & (~is_format[BMP] | _is_plain_bmp(encoded)),
+        foreign=_name_foreign(encoded, is_format, frame),
         still=tf.where(is_animated, cut_webp(encoded, webp_picture), still),
     )
 
@@ -121,9 +144,10 @@ def image_size(encoded):
 
 
 def exif_orientation(encoded):
-    """Returns the EXIF orientation of JPEGs, 1 to 8: tag 0x0112 in the first APP1 Exif segment.
+    """Returns the EXIF orientation, 1 to 8: tag 0x0112 in the EXIF block of a JPEG, PNG or WebP file.
 
-    Other formats, no tag, and every malformed structure give 1 (upright).
+    That is the first APP1 segment of a JPEG, the chunk eXIf of a PNG, the chunk EXIF of a WebP file. Other
+    formats, no tag, and every malformed structure give 1 (upright).
 
     Args:
         encoded: <string>[] or <string>[batch].
@@ -132,17 +156,36 @@ def exif_orientation(encoded):
         <int32> of the same shape.
     """
     encoded = tf.convert_to_tensor(encoded)
-    _, exif = _find_jpeg_segments(encoded, find_format(encoded) == JPEG)
-    return _read_orientation(encoded, exif)
+    format_id = find_format(encoded)
+    is_format = [format_id == i for i in range(UNKNOWN + 1)]
+    _, exif = _find_jpeg_segments(encoded, is_format[JPEG])
+    return _read_orientation(encoded, *_find_exif(encoded, is_format, exif))
 
 
 def find_format(encoded):
     """Returns which format the first bytes announce, <int32> of the shape of `encoded`."""
-    magic = np.array([list(text.ljust(16, b"?")) for _, text in _MAGIC])  # <int64>[magics, 16]
+    format_ids = tf.constant([format_id for format_id, _, _ in _MAGIC] + [UNKNOWN], tf.int32)
+    return tf.gather(format_ids, _match_magic(encoded))
+
+
+def _match_magic(encoded):
+    """Returns the place in `_MAGIC` of the first bytes, <int32>[...]; its length where it has none."""
+    magic = np.array([list(text.ljust(16, b"?")) for _, text, _ in _MAGIC])  # <int64>[magics, 16]
     head = read_bytes(encoded, 0, 16)[..., None, :]
     same = tf.reduce_all((head == magic) | (magic == ord("?")), axis=-1)  # <bool>[..., magics]
-    format_ids = tf.constant([format_id for format_id, _ in _MAGIC], tf.int32)
-    return tf.reduce_min(tf.where(same, format_ids, UNKNOWN), axis=-1)
+    return tf.reduce_min(tf.where(same, np.arange(len(_MAGIC), dtype=np.int32), len(_MAGIC)), axis=-1)
+
+
+def _name_foreign(encoded, is_format, frame):
+    """Returns what an image is called that TensorFlow does not decode; "" for those that it does."""
+    names = tf.constant([name for _, _, name in _MAGIC] + [""])
+    name = tf.gather(names, _match_magic(encoded))
+    marker, precision = read_bytes(encoded, frame + 1, 1)[..., 0], read_bytes(encoded, frame + 4, 1)[..., 0]
+    jpeg_name = tf.gather(tf.constant(_JPEG_NAMES), marker)
+    jpeg_name = tf.where((jpeg_name == "") & (precision == 12), "a 12-bit JPEG", jpeg_name)
+    name = tf.where(is_format[JPEG] & (frame > 0), jpeg_name, name)
+    odd_bmp = "a BMP that is compressed or has no whole bytes a pixel"
+    return tf.where(is_format[BMP] & ~_is_plain_bmp(encoded), odd_bmp, name)
 
 
 # ---- sizes: (height_px, width_px)
@@ -236,10 +279,57 @@ def _find_jpeg_segments(encoded, is_jpeg):
     return pick(kind == _FRAME, position, 0), exif
 
 
-def _read_orientation(encoded, segment):
-    """Returns the orientation <int32>[...] in the first directory of the Exif segment at `segment`, or 1."""
-    end = segment + 2 + big_endian(read_bytes(encoded, segment + 2, 2))
-    tiff = segment + 10  # marker, length, "Exif\0\0"
+def _find_exif(encoded, is_format, jpeg_segment):
+    """Returns where the TIFF structure of an EXIF block begins, or 0, and where the block ends."""
+    jpeg_end = jpeg_segment + 2 + big_endian(read_bytes(encoded, jpeg_segment + 2, 2))
+    png_start, png_end = _find_png_exif(encoded, is_format[PNG])
+    webp_start, webp_end = _find_webp_exif(encoded, is_format[WEBP])
+    jpeg_start = pick(jpeg_segment > 0, jpeg_segment + 10, 0)  # behind marker, length, "Exif\0\0"
+    start = jpeg_start + png_start + webp_start  # a file has one of them
+    return start, pick(jpeg_start > 0, jpeg_end, png_end + webp_end)
+
+
+def _find_png_exif(encoded, is_png):
+    """A search for the chunk's name: to walk hundreds of chunks of pixels would take longer."""
+    files = tf.reshape(tf.where(is_png, encoded, ""), [-1])
+    pieces = tf.raw_ops.StringSplitV2(input=files, sep=b"eXIf", maxsplit=1)
+    row, place = tf.unstack(pieces.indices, axis=1)
+    before = pick(place == 0, tf.strings.length(pieces.values), 0)
+    name = tf.reshape(tf.math.unsorted_segment_sum(before, row, tf.size(files)), tf.shape(encoded))
+    end = name + 4 + big_endian(read_bytes(encoded, tf.maximum(name - 4, 0), 4))
+    is_there = is_png & (name > 4) & (end <= file_size(encoded))
+    return _skip_exif_name(encoded, pick(is_there, name + 4, 0)), pick(is_there, end, 0)
+
+
+def _find_webp_exif(encoded, is_webp):
+    """Walks the chunks of files whose extended header says that they have an EXIF block."""
+    chunk = read_bytes(encoded, 12, 9)
+    has_exif = is_webp & is_text(chunk[..., :4], b"VP8X") & (chunk[..., 8] // 8 % 2 == 1)
+    end = file_size(encoded)
+
+    def is_exif(position):
+        return is_text(read_bytes(encoded, position, 4), b"EXIF")
+
+    def chunk_end(position):
+        return position + 8 + little_endian(read_bytes(encoded, position + 4, 4))
+
+    position = bounded_loop(
+        lambda position: tf.reduce_any((position < end) & ~is_exif(position)),
+        lambda position: (pick(is_exif(position), position, (chunk_end(position) + 1) // 2 * 2),),
+        (pick(has_exif, 12, end),),
+        MAX_BLOCKS,
+    )[0]
+    is_there = has_exif & is_exif(position) & (chunk_end(position) <= end)
+    return _skip_exif_name(encoded, pick(is_there, position + 8, 0)), pick(is_there, chunk_end(position), 0)
+
+
+def _skip_exif_name(encoded, start):
+    """Some programs put "Exif\0\0" before the TIFF structure in other formats than JPEG, too."""
+    return start + pick(is_text(read_bytes(encoded, start, 6), b"Exif\0\0"), 6, 0)
+
+
+def _read_orientation(encoded, tiff, end):
+    """Returns the orientation <int32>[...] in the first directory of the TIFF structure at `tiff`, or 1."""
     order = read_bytes(encoded, tiff, 4)
     little = is_text(order, b"II*\0")
 
@@ -257,6 +347,6 @@ def _read_orientation(encoded, segment):
     field_type, count = number(entry[..., 2:4]), number(entry[..., 4:8])
     short, long = number(entry[..., 8:10]), number(entry[..., 8:12])
     value = pick(field_type == _SHORT, short, pick(field_type == _LONG, long, 0))
-    well_formed = (segment > 0) & (little | is_text(order, b"MM\0*")) & (count == 1)
+    well_formed = (tiff > 0) & (little | is_text(order, b"MM\0*")) & (count == 1)
     well_formed &= tf.reduce_any(is_tag, axis=-1) & (value >= 1) & (value <= 8)
     return tf.cast(pick(well_formed, value, 1), tf.int32)

@@ -1,0 +1,145 @@
+"""Turns HEIC, AVIF, TIFF and other images that TensorFlow does not decode into JPEG or PNG files.
+
+Pillow reads them, HEIC with the extra `[heif]`. A build stores the converted file, and `predict`, `tag` and
+`client` send it.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+from tfrecords.exif import ORIENTATION_TAG
+
+LOSSY, LOSSLESS = "JPEG", "PNG"
+
+# Pillow's name of a format: what its pictures become. Photographs that were compressed with loss stay small.
+TARGETS = {
+    "HEIF": LOSSY,
+    "AVIF": LOSSY,
+    "JPEG2000": LOSSY,
+    "TIFF": LOSSLESS,
+    "BMP": LOSSLESS,
+    "DIB": LOSSLESS,
+}
+QUALITY = 95
+"""Of the JPEGs that are made of lossy originals."""
+
+_FTYP_BRANDS = (
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"mif2",
+    b"msf1",
+    b"avif",
+    b"avis",
+)
+_MAX_JPEG_SIDE = 65_500  # px, of libjpeg
+# The orders of bytes in a BMP that TensorFlow reads as Pillow does; palettes it takes for shades of grey.
+_PLAIN_BMP = {("raw", order) for order in ("BGR", "BGRX", "BGRA", "L")}
+
+
+class Converted(NamedTuple):
+    """An image file made of another: `format` is `jpeg` or `png`, sizes are in px."""
+
+    data: bytes
+    format: str
+    height: int
+    width: int
+    orientation: int
+
+
+def looks_convertible(data: bytes) -> bool:
+    """Whether the first bytes are of a format that may need a conversion."""
+    is_iso_media = data[4:8] == b"ftyp" and data[8:12] in _FTYP_BRANDS
+    return is_iso_media or data.startswith(
+        (b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"BM")
+    )
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether the first bytes are those of a HEIC or HEIF file, which Pillow reads with pillow-heif alone."""
+    return data[4:8] == b"ftyp" and data[8:12] in _FTYP_BRANDS[:9]
+
+
+def register_heif() -> bool:
+    """Teaches Pillow to read HEIC; whether it could."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def must_convert(image) -> bool:
+    """Whether an image that Pillow has opened is of a kind that TensorFlow does not decode."""
+    if image.format == "BMP":
+        return (image.tile[0].codec_name, image.tile[0].args[0]) not in _PLAIN_BMP
+    return image.format in TARGETS
+
+
+def convert(image) -> Converted:
+    """Encodes an opened image anew, its first picture, without transparency, with 8 bits a channel.
+
+    Raises:
+        ValueError: its pixels are no colours.
+        Exception: of every kind that Pillow's readers raise at damaged files.
+    """
+    from PIL import Image
+
+    target = TARGETS[image.format]
+    image.load()
+    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    orientation = orientation if orientation in range(1, 9) else 1
+    pixels = to_eight_bits(image)
+    profile = image.info.get("icc_profile") if image.mode == pixels.mode else None
+    if max(pixels.size) > _MAX_JPEG_SIDE:
+        target = LOSSLESS
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[ORIENTATION_TAG] = orientation
+    file = io.BytesIO()
+    options = {"quality": QUALITY} if target == LOSSY else {"compress_level": 1}
+    pixels.save(file, target, exif=exif, icc_profile=profile, **options)
+    width, height = pixels.size
+    return Converted(file.getvalue(), target.lower(), height, width, orientation)
+
+
+def to_eight_bits(image):
+    """The pixels of a Pillow image as TensorFlow reads them: RGB or grey, of 16 bits the upper half.
+
+    Raises:
+        ValueError: floating-point numbers, or whole ones beyond 16 bits.
+    """
+    from PIL import Image
+
+    if image.mode == "F" or (image.mode == "I" and image.getextrema()[1] > 65_535):
+        raise ValueError("its pixels are no colours: scale them to 0 to 255 and save it as PNG")
+    if image.mode.startswith("I"):
+        import numpy as np
+
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype("uint8"))
+    return image.convert("L" if image.mode == "L" else "RGB")
+
+
+def convert_for_sending(data: bytes) -> bytes:
+    """The file as a server takes it: converted where that is needed and can be, else as it is.
+
+    Of what cannot be converted the server's answer says what it is.
+    """
+    if not looks_convertible(data):
+        return data
+    from PIL import Image
+
+    if is_heif(data):
+        register_heif()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return convert(image).data if must_convert(image) else data
+    except Exception:  # see `convert`
+        return data
