@@ -103,6 +103,7 @@ def _build(options: BuildOptions) -> None:
         options.name,
         options.data_dir,
         workers=options.workers,
+        isolate=True,
         overwrite=options.overwrite,
         strict=options.strict,
         allow_missing=options.allow_missing,
@@ -142,7 +143,7 @@ def _print_summary(manifest: Manifest, data_dir: Path) -> None:
 def _verify(options: Verify) -> int:
     from tfrecords.verify import verify
 
-    verdict = verify(options.data_dir / options.name, workers=options.workers)
+    verdict = verify(options.data_dir / options.name, workers=options.workers, isolate=True)
     counts = f"{verdict.num_records:,} records in {verdict.num_shards:,} shards"
     head = "yes: as it was built" if verdict.ok else "no: not as it was built"
     print(f"{head}: {options.name}, {counts}")

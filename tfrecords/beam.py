@@ -48,7 +48,7 @@ from tfrecords.writer import (
     is_final,
     keep_result,
     make_key,
-    write_shard,
+    write_shards,
 )
 
 _CHUNK_BYTES = 1 << 20
@@ -180,7 +180,7 @@ def _write_staged(place: str) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / task.path.name
-        result = write_shard(replace(task, path=local))
+        [result] = write_shards(1, [replace(task, path=local)], isolate=True)
         with local.open("rb") as source:
             write_whole(shard, iter(lambda: source.read(_CHUNK_BYTES), b""))
     content = json.dumps({"key": key, "result": result.to_json()}).encode()

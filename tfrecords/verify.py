@@ -9,14 +9,14 @@ labels, and all counts against the manifest. Images of test that are also in tra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tfrecords.framing import DamagedFile, read_records
 from tfrecords.images import ImageProblem, inspect_image
 from tfrecords.manifest import Holdout, Manifest, Shard, Split, is_held_out
-from tfrecords.pool import run_tasks
+from tfrecords.pool import ImageFault, run_tasks
 from tfrecords.progress import show_progress
 from tfrecords.schema import decode, strip_image
 from tfrecords.vocabulary import LabelVocabulary
@@ -44,6 +44,10 @@ class _Task:
     path: Path
     shard: Shard
     vocabulary: LabelVocabulary
+    faults: Mapping[int, ImageFault] = field(default_factory=dict)  # by record: it killed who decoded it
+
+    def leave_out(self, number: int, fault: ImageFault) -> _Task:
+        return replace(self, faults={**self.faults, number: fault})
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,14 @@ class _Found:
     problems: list[str]
 
 
-def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool = True) -> Verdict:
-    """Reads every record of a data set again.
+def verify(
+    dataset_dir: str | Path, workers: int | None = None, isolate: bool = False, progress: bool = True
+) -> Verdict:
+    """Reads every record of a data set again, and decodes every image as training does.
 
     Args:
         workers: number of processes, one a core by default.
+        isolate: decode in other processes even where images are few, so that none can end this one.
         progress: show on stderr how far it is, and the time left.
 
     Raises:
@@ -76,7 +83,17 @@ def verify(dataset_dir: str | Path, workers: int | None = None, progress: bool =
     every = [task for shards in tasks.values() for task in shards]
     counts = [task.shard.num_records for task in every]
     with show_progress("reading records", sum(counts), "image", shown=progress) as bar:
-        results = iter(run_tasks(_verify_shard, every, counts, workers, bar.update))
+        results = iter(
+            run_tasks(
+                _verify_shard,
+                every,
+                counts,
+                workers,
+                bar.update,
+                leave_out=_Task.leave_out,
+                isolate=isolate,
+            )
+        )
     found = {split: [next(results) for _ in shards] for split, shards in tasks.items()}
     problems = [problem for shards in found.values() for shard in shards for problem in shard.problems]
     for split, shards in found.items():
@@ -102,7 +119,7 @@ def _verify_shard(task: _Task, on_images: Callable[[int], object]) -> _Found:
         if len(problems) < _MAX_PROBLEMS_PER_SHARD:
             problems += [
                 f"{name} record {number} ({image_id}): {fault}"
-                for fault in _find_faults(record, image_id, task.vocabulary)
+                for fault in _find_faults(record, image_id, task.vocabulary, task.faults.get(number))
             ]
         found.images.append((image_id, hashlib.sha256(record["image/encoded"]).digest()))
         found.num_labels.append(len(record["image/class/label"]))
@@ -129,11 +146,15 @@ def _read_shard(path: Path, problems: list[str]) -> Iterator[tuple[bytes, dict]]
         problems.append(f"{path.name}: cannot be read from record {number} on ({error})")
 
 
-def _find_faults(record: dict, image_id: str, vocabulary: LabelVocabulary) -> Iterator[str]:
+def _find_faults(
+    record: dict, image_id: str, vocabulary: LabelVocabulary, killer: ImageFault | None
+) -> Iterator[str]:
     data = record["image/encoded"]
     if hashlib.sha256(data).hexdigest() != record["image/key/sha256"]:
         yield "its image is not the one that was written: the hash differs"
     try:
+        if killer is not None:
+            raise ImageProblem(killer.reason, killer.detail)
         facts = inspect_image(data)
     except ImageProblem as problem:
         reason = f"{problem.reason} {problem.detail}".rstrip()

@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tfrecords.annotations import Annotation, Skip
 from tfrecords.framing import DamagedFile, frame_record, read_records
 from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, PreparedImage, prepare_image
 from tfrecords.manifest import FORMAT_VERSION, MISSING, Shard, is_held_out
-from tfrecords.pool import run_tasks
+from tfrecords.pool import IMAGE_TIMEOUT_S, ImageFault, run_tasks
 from tfrecords.schema import FIELDS, decode, encode_parts, strip_image
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
@@ -35,7 +35,10 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker needs to write one shard to `path`."""
+    """All that a worker needs to write one shard to `path`.
+
+    `faults` are the images, by their place among the annotations, that killed the process that read them.
+    """
 
     source: Source
     vocabulary: LabelVocabulary
@@ -43,6 +46,11 @@ class ShardTask:
     annotations: Collection[Annotation]
     path: Path
     rules: ImageRules = ORIGINALS
+    faults: Mapping[int, ImageFault] = field(default_factory=dict)
+
+    def leave_out(self, place: int, fault: ImageFault) -> ShardTask:
+        """The same task without one image."""
+        return replace(self, faults={**self.faults, place: fault})
 
 
 @dataclass(frozen=True)
@@ -121,18 +129,31 @@ def write_shards(
     workers: int | None,
     tasks: Sequence[ShardTask],
     on_images: Callable[[int], object] = lambda num_images: None,
+    isolate: bool = False,
+    image_timeout_s: float = IMAGE_TIMEOUT_S,
 ) -> list[ShardResult]:
     """Runs `tasks` in a pool of processes; the results come in the order of the tasks.
 
     Args:
         workers: number of processes, one a core by default; see `tfrecords.pool.run_tasks`.
         on_images: called with the number of images that were dealt with since the last call.
+        isolate: use other processes even for one task and few images.
+        image_timeout_s: an image that takes longer is left out.
 
     Raises:
-        UserError: a worker died, most likely for want of memory.
+        UserError: a worker died, and of no image.
         OSError: a shard cannot be written.
     """
-    return run_tasks(write_shard, tasks, [len(task.annotations) for task in tasks], workers, on_images)
+    return run_tasks(
+        write_shard,
+        tasks,
+        [len(task.annotations) for task in tasks],
+        workers,
+        on_images,
+        leave_out=ShardTask.leave_out,
+        isolate=isolate,
+        image_timeout_s=image_timeout_s,
+    )
 
 
 def write_shard(task: ShardTask, on_images: Callable[[int], object] = lambda num_images: None) -> ShardResult:
@@ -253,9 +274,9 @@ def _make_records(
     on_images: Callable[[int], object],
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
     """The records of a shard, in parts; what became one is added to `written`, what did not to `skips`."""
-    for annotation in annotations:
+    for place, annotation in enumerate(annotations):
         try:
-            record = encode_parts(_make_record(task, annotation))
+            record = encode_parts(_make_record(task, annotation, task.faults.get(place)))
         except ImageProblem as problem:
             skips.append(Skip(annotation.image_id, problem.reason, problem.detail))
         else:
@@ -281,9 +302,11 @@ def _result_path(shard: Path) -> Path:
     return shard.with_name(shard.name + RESULT_SUFFIX)
 
 
-def _make_record(task: ShardTask, annotation: Annotation) -> dict:
-    data = _read_bytes(task.source, annotation)
+def _make_record(task: ShardTask, annotation: Annotation, fault: ImageFault | None) -> dict:
+    data = b"" if fault else _read_bytes(task.source, annotation)
     try:
+        if fault:
+            raise ImageProblem(fault.reason, fault.detail)
         image = prepare_image(data, task.rules)
     except ImageProblem as problem:
         where = annotation.image_path or annotation.image_id
