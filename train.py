@@ -42,6 +42,8 @@ class Train:
     """Where run folders go."""
     run_name: str = ""
     """Name of the run folder; the time by default."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Refuse a data set with images that do not decode; by default they are left out, counted and named."""
     resume: Path | None = None
     """Folder of a run to go on with, with its own settings: an interrupted one; or a finished one, to train
     it longer, to more --epochs. --patience and --data-dir may be given, too."""
@@ -76,6 +78,8 @@ def _run(args: list[str]) -> None:
     _check(options)
     with loading_tensorflow():
         from cnnrnn_tf.training import run
+    if options.strict:
+        run.load_manifest(options.experiment, strict=True)
     run.train(options.experiment, options.runs_dir, options.run_name, verbose=options.verbose)
 
 

@@ -24,10 +24,13 @@ from tfrecords.missing import refuse_missing_files, refuse_missing_images
 from tfrecords.progress import show_progress
 from tfrecords.sources.base import Source
 from tfrecords.store import AnnotationStore
+from tfrecords.undecodable import FILE_NAME as UNDECODABLE_FILE_NAME
+from tfrecords.undecodable import save_undecodable
 from tfrecords.vocabulary import LabelVocabulary
 from tfrecords.writer import RESULT_SUFFIX, ShardResult, ShardTask, plan_shards, write_shards
 
 SKIPPED_FILE_NAME = "skipped.csv"
+_KEPT_FILES = (vocabularies.FILE_NAME, SKIPPED_FILE_NAME, MANIFEST_FILE_NAME, UNDECODABLE_FILE_NAME)
 ShardWriter = Callable[[Sequence[ShardTask], Callable[[int], object]], list[ShardResult]]
 """Runs tasks and returns their results in the same order; calls back with numbers of images."""
 _STORE_FILE_NAME = "annotations.sqlite"
@@ -39,6 +42,7 @@ def build(
     data_dir: str | Path = "data",
     *,
     workers: int | None = None,
+    isolate: bool = False,
     overwrite: bool = False,
     strict: bool = False,
     allow_missing: bool = False,
@@ -56,6 +60,7 @@ def build(
     Args:
         name: letters, digits, `.`, `_` and `-`; the name that training asks for.
         workers: number of processes, one a core by default; the result is the same for any number.
+        isolate: read images in other processes even where they are few, so that none can end this one.
         overwrite: replace a data set of that name.
         strict: refuse the data set if any image has to be skipped; what the user asked to leave out may be.
         allow_missing: build though more than a tenth of a split's images are missing (`missing.LIMIT`).
@@ -69,7 +74,7 @@ def build(
             split came out, the disk refuses, many images are missing, or `strict` and an image was skipped.
     """
     target = check_target(name, data_dir, overwrite)
-    write = write or partial(write_shards, workers)
+    write = write or partial(write_shards, workers, isolate=isolate)
     try:
         with _appearing_folder(target, overwrite) as folder:
             counts: Counter[str] = Counter()
@@ -104,6 +109,8 @@ def build(
                 _save_skips(folder / SKIPPED_FILE_NAME, store, splits)
             vocabulary.save(folder / vocabularies.FILE_NAME)
             manifest.save(folder)
+            if rules.decode:
+                save_undecodable(folder, manifest, [])
             _drop_others(folder, manifest)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error}") from None
@@ -344,7 +351,7 @@ def _drop_others(folder: Path, manifest: Manifest) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in {*shards, vocabularies.FILE_NAME, SKIPPED_FILE_NAME, MANIFEST_FILE_NAME}:
+        elif path.name not in {*shards, *_KEPT_FILES}:
             path.unlink()
 
 

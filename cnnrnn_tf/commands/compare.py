@@ -49,6 +49,8 @@ class Compare:
     """imagenet, none (random), or the path of a weights file."""
     min_length: int | None = None
     """Fewest labels on a path; the data set's preset by default."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Refuse a data set with images that do not decode; by default they are left out and counted."""
 
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all notes below the tables; the files always have them."""
@@ -76,7 +78,9 @@ class Compare:
         seeds = count("seed", self.seeds)
         print(f"comparing on {self.dataset}: {', '.join(names)}; {seeds} of what draws at random", flush=True)
         with loading_tensorflow():
-            from cnnrnn_tf.training import compare
+            from cnnrnn_tf.training import compare, run
+        if self.strict:
+            run.load_manifest(config, strict=True)
         from cnnrnn_tf.evaluation.method_tables import print_methods
         from cnnrnn_tf.evaluation.published import PUBLISHED
 

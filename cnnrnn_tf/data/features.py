@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cnnrnn_tf.data.decodable import undecodable_ids
 from cnnrnn_tf.data.feature_files import FeatureFile, locked
 from cnnrnn_tf.data.images import NUM_HYPOTHESES
 from cnnrnn_tf.data.records import shard_batches
@@ -78,7 +79,7 @@ def load_or_extract(
     if not all(file.is_whole() for file in files):
         manifest.check_shards(dataset_dir)
         _complete(files, dataset_dir, extract, batch_size, progress)
-    return _gather(files, manifest, selection.holdout)
+    return _gather(files, manifest, selection.holdout, undecodable_ids(dataset_dir, manifest))
 
 
 def feature_fingerprint(manifest_fingerprint, description, weights) -> str:
@@ -165,11 +166,11 @@ def _extract_batch(extract, images, image_ids):
     return rows
 
 
-def _gather(files, manifest, holdout):
+def _gather(files, manifest, holdout, left_out):
     """The rows of all files whose images are held out, or are not; of all images if `holdout` is None."""
-    if holdout is None and len(files) == 1:
+    if holdout is None and len(files) == 1 and not left_out:
         return files[0].load()
-    kept = [_find_rows(file, manifest, holdout) for file in files]
+    kept = [_find_rows(file, manifest, holdout, left_out) for file in files]
     width = files[0].load().shape[1:]
     features = np.empty([sum(map(np.count_nonzero, kept)), *width], np.float32)
     start = 0
@@ -180,8 +181,13 @@ def _gather(files, manifest, holdout):
     return features
 
 
-def _find_rows(file, manifest, holdout):
-    if holdout is None:
+def _find_rows(file, manifest, holdout, left_out):
+    if holdout is None and not left_out:
         return np.ones(file.shard.num_records, bool)
-    held_out = [is_held_out(image_id, manifest.holdout.fraction) for image_id in file.load_image_ids()]
-    return np.equal(held_out, bool(holdout))
+    image_ids = file.load_image_ids()
+    kept = [
+        (holdout is None or is_held_out(image_id, manifest.holdout.fraction) == bool(holdout))
+        and image_id not in left_out
+        for image_id in image_ids
+    ]
+    return np.array(kept, bool)

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn_tf.data.images import cut_hypotheses, decode_image, fit_to_square
+from cnnrnn_tf.data.decodable import undecodable_ids
+from cnnrnn_tf.data.images import NUM_HYPOTHESES, cut_hypotheses, decode_image, fit_to_square
 from cnnrnn_tf.data.splits import select_records
 from tfrecords.framing import find_records
 from tfrecords.manifest import Manifest
 from tfrecords.schema import parse
 
+_FILTER_KEYS = ("image/holdout", "image/source_id")
 _PICTURE_KEYS = ("image/encoded", "image/orientation", "image/source_id")
 
 
@@ -78,7 +80,7 @@ def shard_batches(dataset_dir, shards, image_size, batch_size, image_fit="crop",
         shards: of the manifest, in any order; each must hold as many records as it says there.
         image_size: side of the squares, px.
         batch_size: images in a batch; the last one of each shard may be smaller.
-        image_fit: how an image becomes a square, "crop" or "stretch".
+        image_fit: how an image becomes a square, "crop" or "stretch"; one that does not decode is black.
         hypotheses: give the six squares of `cnnrnn_tf.data.images.cut_hypotheses` in place of one.
 
     Returns:
@@ -90,7 +92,9 @@ def shard_batches(dataset_dir, shards, image_size, batch_size, image_fit="crop",
         for start in range(0, shard.num_records, batch_size)
     ]
     paths = [str(Path(dataset_dir) / shard.file) for shard in shards]
-    images = _decode_squares(_parse_records(paths, _PICTURE_KEYS), image_size, image_fit, hypotheses)
+    left_out = undecodable_ids(dataset_dir, Manifest.load(dataset_dir))
+    records = _parse_records(paths, _PICTURE_KEYS)
+    images = _decode_squares(records, image_size, image_fit, hypotheses, left_out)
     return images.batch(batch_size).rebatch(sizes).prefetch(tf.data.AUTOTUNE)
 
 
@@ -114,11 +118,10 @@ class RecordReader:
         paths = manifest.shard_paths(dataset_dir, selection.shard_split)
         self._files = [np.memmap(path, np.uint8, "r") for path in paths]
         self._places = [(number, *place) for number, path in enumerate(paths) for place in find_records(path)]
-        if selection.holdout is not None:
-            flags = _read_records(dataset_dir, split="train+holdout", keys=("image/holdout",))
-            flags = [record["image/holdout"] for record in flags.as_numpy_iterator()]
-            kept = np.equal(flags, selection.holdout)
-            self._places = [place for place, keep in zip(self._places, kept, strict=True) if keep]
+        keep = _make_filter(dataset_dir, manifest, selection)
+        if keep is not None:
+            kept = _parse_records(paths, _FILTER_KEYS).map(keep).as_numpy_iterator()
+            self._places = [place for place, is_kept in zip(self._places, kept, strict=True) if is_kept]
 
     def __len__(self):
         return len(self._places)
@@ -135,10 +138,27 @@ def _read_records(dataset_dir, split, keys):
     manifest = Manifest.load(dataset_dir)
     selection = select_records(manifest, split)
     paths = manifest.shard_paths(Path(dataset_dir), selection.shard_split)
-    records = _parse_records(paths, {*keys, "image/holdout"})
-    if selection.holdout is not None:
-        records = records.filter(lambda record: record["image/holdout"] == selection.holdout)
-    return records
+    records = _parse_records(paths, {*keys, *_FILTER_KEYS})
+    keep = _make_filter(dataset_dir, manifest, selection)
+    return records if keep is None else records.filter(keep)
+
+
+def _make_filter(dataset_dir, manifest, selection):
+    """A function of a record: whether it is selected and decodes; None where all are and do."""
+    left_out = undecodable_ids(dataset_dir, manifest)
+    if selection.holdout is None and not left_out:
+        return None
+
+    def keep(record):
+        is_selected = selection.holdout is None or record["image/holdout"] == selection.holdout
+        return is_selected & ~_is_one_of(record["image/source_id"], left_out)
+
+    return keep
+
+
+def _is_one_of(image_id, image_ids):
+    names = [name.encode("utf-8", "surrogateescape") for name in sorted(image_ids)]
+    return tf.reduce_any(image_id == tf.constant(names, tf.string))
 
 
 def _parse_records(paths, keys):
@@ -147,13 +167,21 @@ def _parse_records(paths, keys):
     )
 
 
-def _decode_squares(records, image_size, image_fit, hypotheses=False):
-    """{"image", "image_id"} of each of `records`, decoded on all cores."""
-    decode = decode_squares if hypotheses else decode_square
+def _decode_squares(records, image_size, image_fit, hypotheses=False, black=()):
+    """{"image", "image_id"} of each of `records`, decoded on all cores; those of the ids `black` are not."""
+    shape = [*([NUM_HYPOTHESES] if hypotheses else []), image_size, image_size, 3]
+
+    def decode(record):
+        arguments = record["image/encoded"], record["image/orientation"], image_size, image_fit
+        return (decode_squares if hypotheses else decode_square)(*arguments)
 
     def read(record):
-        image = decode(record["image/encoded"], record["image/orientation"], image_size, image_fit)
-        return {"image": image, "image_id": record["image/source_id"]}
+        image_id = record["image/source_id"]
+        if black:
+            is_black = _is_one_of(image_id, black)
+            image = tf.cond(is_black, lambda: tf.zeros(shape, tf.uint8), lambda: decode(record))
+            return {"image": tf.ensure_shape(image, shape), "image_id": image_id}
+        return {"image": decode(record), "image_id": image_id}
 
     return records.map(read, tf.data.AUTOTUNE, deterministic=True)
 

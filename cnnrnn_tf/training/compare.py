@@ -28,6 +28,7 @@ from cnnrnn_tf.baselines.catalogue import PATH_METHODS, check_methods, make_meth
 from cnnrnn_tf.baselines.method import Examples, Method
 from cnnrnn_tf.baselines.no_rnn import without_recurrence
 from cnnrnn_tf.config import ExperimentConfig
+from cnnrnn_tf.data.decodable import find_undecodable
 from cnnrnn_tf.data.feature_files import locked
 from cnnrnn_tf.data.records import load_labels
 from cnnrnn_tf.evaluation.method_comparison import Comparison, Outcome, Row, compare_outcomes
@@ -47,6 +48,7 @@ from cnnrnn_tf.training.multi_label_cnn import MultiLabelCNN, train_multi_label_
 from cnnrnn_tf.viz.comparison import MethodBlock, save_comparison
 from tfrecords.errors import UserError
 from tfrecords.progress import Progress, Silent, print_above, show_progress
+from tfrecords.undecodable import remark_undecodable
 
 SPLIT = "test"
 OWN_HEAD = "bce"
@@ -160,7 +162,7 @@ class Comparer:
 
     def _explain(self, refusals: Mapping[str, str], protocols: Sequence[Protocol]) -> list[str]:
         """What a reader of the tables has to know of the methods."""
-        notes = self._manifest.remarks()
+        notes = [*self._manifest.remarks(), *remark_undecodable(find_undecodable(self._dataset_dir))]
         notes += [f"{name} is left out: {words}" for name, words in refusals.items()]
         if not self._is_frozen:
             notes.append(

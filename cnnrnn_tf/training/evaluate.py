@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from cnnrnn_tf.config import DecodingConfig, ExperimentConfig
 from cnnrnn_tf.data.datasets import image_batches, load_labels
+from cnnrnn_tf.data.decodable import find_undecodable
 from cnnrnn_tf.data.splits import select_records
 from cnnrnn_tf.evaluation.calibration import Calibration
 from cnnrnn_tf.evaluation.prediction_files import PredictionFile, save_predictions
@@ -23,6 +25,7 @@ from cnnrnn_tf.training.runs import Run, check_records, find_data_dir
 from tfrecords.errors import UserError
 from tfrecords.manifest import Manifest
 from tfrecords.progress import show_progress
+from tfrecords.undecodable import remark_undecodable
 from tfrecords.vocabulary import LabelVocabulary
 
 if TYPE_CHECKING:
@@ -132,6 +135,7 @@ def _evaluate(
     manifest = Manifest.load(dataset_dir)
     vocabulary = load_vocabulary(dataset_dir, model)
     manifest.check_shards(dataset_dir)
+    undecodable = find_undecodable(dataset_dir)
     name = protocol or config.evaluation.protocol
     name = None if name == "default" else name
     if name != ALL:
@@ -151,8 +155,11 @@ def _evaluate(
     ]
     references = manifest.reference_rows if split == "test" else ()
     holdout_file = None if is_reported else files[1]
-    remarks = manifest.remarks()
-    return measure(files[0], holdout_file, name, references, is_reported, remarks), files
+    remarks = [*manifest.remarks(), *remark_undecodable(undecodable)]
+    metrics = measure(files[0], holdout_file, name, references, is_reported, remarks)
+    if undecodable:
+        metrics["undecodable"] = dict(Counter(image.split for image in undecodable))
+    return metrics, files
 
 
 def _holds_holdout(manifest: Manifest, split: str) -> bool:

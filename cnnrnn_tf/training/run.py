@@ -20,6 +20,7 @@ import numpy as np
 
 from cnnrnn_tf.config import ExperimentConfig
 from cnnrnn_tf.data import datasets
+from cnnrnn_tf.data.decodable import find_undecodable
 from cnnrnn_tf.data.sequences import longest_path
 from cnnrnn_tf.evaluation.calibration import Calibration, fit_calibration
 from cnnrnn_tf.evaluation.predictions import Predictions
@@ -215,17 +216,19 @@ def _finish(
     return run_dir
 
 
-def load_manifest(config: ExperimentConfig) -> Manifest:
-    """The manifest of the data set, its shards checked; the demo is drawn first where it is not there.
+def load_manifest(config: ExperimentConfig, strict: bool = False) -> Manifest:
+    """The manifest of the data set, its shards and images checked; the demo is drawn where it is missing.
 
     Raises:
-        UserError: the data set is not built, or shards are missing or damaged.
+        UserError: the data set is not built, shards are missing or damaged, or `strict` and an image does not
+            decode.
     """
     folder = config.data.data_dir / config.data.dataset
     if config.data.dataset == "demo" and not folder.exists():
         _build_demo(config.data.data_dir)
     manifest = Manifest.load(folder)
     manifest.check_shards(folder)
+    find_undecodable(folder, strict)
     return manifest
 
 
