@@ -22,13 +22,14 @@ def count(noun: str, number: int) -> str:
 def plural(noun: str, number: int) -> str:
     """The noun alone, as it stands after `number`.
 
-    >>> plural("image", 1), plural("image", 2)
-    ('image', 'images')
+    >>> plural("image", 1), plural("image", 2), plural("finished epoch", 2)
+    ('image', 'images', 'finished epochs')
     """
     if number == 1:
         return noun
-    if noun in _IRREGULAR:
-        return _IRREGULAR[noun]
+    *others, last = noun.split(" ")
+    if last in _IRREGULAR:
+        return " ".join([*others, _IRREGULAR[last]])
     if noun.endswith(_NO_S):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
