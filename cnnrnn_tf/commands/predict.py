@@ -129,11 +129,12 @@ def _is_same(word: str, folder: Path) -> bool:
 
 def _save_grid(path: Path, tagged: list[tuple[Path, TaggedImage]]) -> None:
     from cnnrnn_tf.data.images import read_thumbnail
+    from cnnrnn_tf.serving.image_files import read_image
     from cnnrnn_tf.viz.figures import save_grid
 
     save_grid(
         path,
-        pictures=[read_thumbnail(image_path.read_bytes()) for image_path, _ in tagged],
+        pictures=[read_thumbnail(read_image(image_path)[0]) for image_path, _ in tagged],
         tags=[list(zip(image.labels, image.probabilities, strict=True)) for _, image in tagged],
         names=[image_path.name for image_path, _ in tagged],
     )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from cnnrnn_tf.serving.image_files import make_sendable
 from cnnrnn_tf.serving.rest_transport import RestTransport
 from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, rank_row
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
@@ -85,7 +86,8 @@ class Client:
         """Tags image files.
 
         Args:
-            files: the content of each file.
+            files: the content of each file. HEIC (with the extra `[heif]`), AVIF, TIFF, JPEG 2000 and odd BMP
+                files are sent as JPEG or PNG.
             given: names of labels that all images are known to have.
             beam_size: candidate paths; None, here and below, for what the export was made with.
             min_length: the fewest labels of an image.
@@ -111,7 +113,7 @@ class Client:
         options = options or {}
         check_options(options, given)
         signature, settings = _choose_signature(given, options)
-        for batch in _batch(files, self._batch_size):
+        for batch in _batch(map(_convert, files), self._batch_size):
             inputs = {"image_bytes": batch} | {name: [value] * len(batch) for name, value in settings.items()}
             rows = self.call(signature, inputs)
             if len(rows) != len(batch):
@@ -204,6 +206,11 @@ def _pad_given(given):
     """
     names = ["", *given]
     return names + [""] * (-len(names) % _GIVEN_MULTIPLE)
+
+
+def _convert(file):
+    """HEIC and the like as JPEG or PNG. What cannot be converted is sent: the server says what it is."""
+    return make_sendable(file)[0] or file
 
 
 def _batch(files, batch_size):

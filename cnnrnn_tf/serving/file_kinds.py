@@ -103,10 +103,10 @@ def describe_others(others: Counter[str]) -> str:
     if not others:
         return ""
     total, kinds = others.total(), sorted(others.items(), key=lambda each: (-each[1], each[0]))
-    named = [f"{number:,} {kind}" for kind, number in kinds[:_NUM_KINDS]]
-    num_more = total - sum(number for _, number in kinds[:_NUM_KINDS])
-    if num_more:
-        named.append(f"{num_more:,} of other kinds")
+    shown = kinds if len(kinds) == _NUM_KINDS + 1 else kinds[:_NUM_KINDS]
+    named = [f"{number:,} {kind}" for kind, number in shown]
+    if len(kinds) > len(shown):
+        named.append(f"{total - sum(number for _, number in shown):,} of other kinds")
     verb = "is no image" if total == 1 else "are no images"
     return f"{count('other file', total)} {verb} ({', '.join(named)})"
 

@@ -31,7 +31,7 @@ from typing import Any
 
 from cnnrnn_tf.serving.export import load_export
 from cnnrnn_tf.serving.file_kinds import HEAD_BYTES, is_named_like_image, looks_like_image, sort_out
-from cnnrnn_tf.serving.image_files import MAX_FILE_BYTES, read_image
+from cnnrnn_tf.serving.image_files import MAX_FILE_BYTES, make_sendable, read_image
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.tag_files import with_options
 from cnnrnn_tf.serving.tag_folder import describe_no_images, tag_batches
@@ -218,7 +218,7 @@ class _ShardTagger:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             return b"", _explain(error)
-        return (data, "") if len(data) <= MAX_FILE_BYTES else (b"", "too large")
+        return make_sendable(data) if len(data) <= MAX_FILE_BYTES else (b"", "too large")
 
 
 def _explain(error: OSError) -> str:
