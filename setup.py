@@ -40,7 +40,7 @@ setup(
         "tyro",
         "rich",
         "tqdm",
-        "pillow",
+        "pillow>=11.3",  # reads AVIF
         "matplotlib",
         "scikit-learn",
         "scipy",
@@ -49,9 +49,11 @@ setup(
         "beam": ["apache-beam"],
         "tfds": ["tensorflow-datasets", "importlib_resources"],  # the second is missing from its requirements
         "serving": ["tensorflow-serving-api"],
+        "heif": ["pillow-heif"],  # HEIC, as phones write it
         "test": [
             "pytest",
             "pytest-xdist",
+            "pillow-heif",
             "pycocotools",  # what COCO's own reader makes of a file is held against ours
             "ruff==0.17.*",  # its format changes between minor versions
             "nbclient",
