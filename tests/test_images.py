@@ -563,3 +563,12 @@ def test_random_squares_follow_from_the_seed():
     first, again, other = (images.random_crop_and_flip(image, 32, [seed, 0]).numpy() for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("BMP")])
+def test_bytes_behind_the_pixels_of_a_bmp_change_nothing_and_one_missing_is_told(name):
+    data = FORMATS[name]
+    pixels, valid, _ = images.decode_batch([data, data + b"\0\0", data + bytes(700), data[:-1]], SIZE)
+    assert valid.numpy().tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(pixels[1], pixels[0])
+    np.testing.assert_array_equal(pixels[2], pixels[0])

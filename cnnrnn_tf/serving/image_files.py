@@ -11,9 +11,8 @@ import os
 import stat
 import warnings
 
-from tfrecords.conversion import convert, is_heif, looks_convertible, must_convert, register_heif
-
 from cnnrnn_tf.serving.file_kinds import open_regular
+from tfrecords.conversion import convert, is_heif, looks_convertible, must_convert, register_heif
 from tfrecords.images import MAX_PIXELS
 
 MAX_FILE_BYTES = 1 << 30

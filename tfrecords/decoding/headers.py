@@ -86,7 +86,7 @@ class ImageHeader(NamedTuple):
     orientation: tf.Tensor  # <int32>[...]: EXIF 1 to 8; 1 if absent or malformed
     num_passes: tf.Tensor  # <int64>[...]: scans of a JPEG, compressed texts of a PNG; else 0
     foreign: tf.Tensor  # <string>[...]: the name of what TensorFlow does not decode, or not rightly; else ""
-    still: tf.Tensor  # <string>[...]: what to decode: the file; of an animation the first picture, or ""
+    still: tf.Tensor  # <string>[...]: what to decode: the file, BMPs to their last pixel, one picture; or ""
 
 
 def read_header(encoded):
@@ -117,6 +117,7 @@ def read_header(encoded):
     )
     has_size = (height_px > 0) & (width_px > 0)
     still = tf.where(is_format[GIF], cut_gif(encoded, gif_picture), encoded)
+    still = tf.where(is_format[BMP], _cut_bmp(encoded, *sizes[BMP]), still)
     return ImageHeader(
         format=format_id,
         height_px=pick(has_size, height_px, 0),
@@ -201,6 +202,19 @@ def _read_bmp_size(encoded):
     height_px = little_endian(size[..., 4:])
     height_px = tf.minimum(height_px, 2**32 - height_px)  # negative where rows run from the top down
     return height_px, little_endian(size[..., :4])
+
+
+def _cut_bmp(encoded, height_px, width_px):
+    """Returns the file up to its last pixel: Photoshop adds two bytes, and TensorFlow wants not one more.
+
+    A side of more than 2**20 px is too large anyway, and the product fits.
+    """
+    head = read_bytes(encoded, 0, 30)
+    height_px, width_px = (tf.minimum(side_px, 2**20) for side_px in (height_px, width_px))
+    bits = tf.minimum(little_endian(head[..., 28:30]), 32)
+    row_size = (bits * width_px + 31) // 32 * 4
+    end = little_endian(head[..., 10:14]) + row_size * height_px
+    return tf.strings.substr(encoded, tf.zeros_like(end), tf.minimum(end, file_size(encoded)))
 
 
 def _is_plain_bmp(encoded):
