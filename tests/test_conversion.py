@@ -7,7 +7,7 @@ import pytest
 from malformed import draw_photograph, encode
 from PIL import Image
 
-from tfrecords.conversion import convert_for_sending, looks_convertible
+from tfrecords.conversion import looks_convertible, make_sendable
 from tfrecords.images import ORIGINALS, ImageProblem, ImageRules, prepare_image
 
 PHOTOGRAPH = draw_photograph(48, 64)
@@ -54,7 +54,7 @@ def test_other_formats_become_jpeg_or_png_of_the_same_picture(name):
         difference = np.abs(np.asarray(original.convert("RGB"), int) - np.asarray(made.convert("RGB"), int))
     assert difference.max() <= (0 if expected_format == "png" else 40)
     assert difference.mean() <= (0 if expected_format == "png" else 6)
-    assert convert_for_sending(data) == prepared.data
+    assert make_sendable(data) == (prepared.data, "")
 
 
 @pytest.mark.parametrize("name", ["AVIF", "TIFF", "JPEG2000"])
@@ -93,7 +93,8 @@ def test_what_cannot_be_converted_is_named(data, reason, detail):
     with pytest.raises(ImageProblem) as caught:
         prepare_image(data(), ORIGINALS)
     assert caught.value.reason in reason.split("|") and detail in caught.value.detail
-    assert convert_for_sending(data()) == data()
+    sent, said = make_sendable(data())
+    assert sent == (b"" if said else data())
 
 
 def test_heic_without_its_extra_says_what_to_install(monkeypatch):
@@ -133,5 +134,5 @@ def test_jpegs_that_nobody_decodes_are_named_before_a_decoder_sees_them(marker, 
 def test_what_a_server_takes_is_sent_as_it_is():
     for file_format in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
         data = encode(PHOTOGRAPH, file_format)
-        assert convert_for_sending(data) is data
-    assert convert_for_sending(b"text") == b"text" and convert_for_sending(b"") == b""
+        assert make_sendable(data)[0] is data
+    assert make_sendable(b"text") == (b"text", "") and make_sendable(b"") == (b"", "")

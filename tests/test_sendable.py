@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnrnn_tf.serving import image_files, tag_beam
+from cnnrnn_tf.serving import tag_beam
 from cnnrnn_tf.serving.client import Client
-from cnnrnn_tf.serving.image_files import make_sendable, read_image
+from cnnrnn_tf.serving.image_files import read_image
+from tfrecords import images
+from tfrecords.conversion import make_sendable
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, [3, 4, 3], np.uint8)).resize((64, 48))
 
@@ -76,7 +78,7 @@ def test_what_cannot_be_converted_has_a_reason_or_is_left_to_the_graph(data, rea
 
 
 def test_a_bomb_is_told_by_its_header(monkeypatch):
-    monkeypatch.setattr(image_files, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48 - 1)
     assert make_sendable(encode("TIFF")) == (b"", "too large")
 
 

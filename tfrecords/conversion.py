@@ -7,6 +7,7 @@ Pillow reads them, HEIC with the extra `[heif]`. A build stores the converted fi
 from __future__ import annotations
 
 import io
+import warnings
 from typing import NamedTuple
 
 from tfrecords.exif import ORIENTATION_TAG
@@ -127,19 +128,39 @@ def to_eight_bits(image):
     return image.convert("L" if image.mode == "L" else "RGB")
 
 
-def convert_for_sending(data: bytes) -> bytes:
-    """The file as a server takes it: converted where that is needed and can be, else as it is.
+def make_sendable(data: bytes) -> tuple[bytes, str]:
+    """Returns an image file as TensorFlow decodes it and "", or b"" and why it cannot be converted.
 
-    Of what cannot be converted the server's answer says what it is.
+    JPEG, PNG, GIF, plain BMP and WebP files stay as they are, and so does what is no image, or is of a format
+    that nobody reads here: of that the graph's own `error` says what it is.
     """
     if not looks_convertible(data):
-        return data
-    from PIL import Image
+        return data, ""
+    from PIL import Image, UnidentifiedImageError
 
-    if is_heif(data):
-        register_heif()
+    from tfrecords.images import MAX_PIXELS  # which imports this module
+
+    if is_heif(data) and not register_heif():
+        return b"", "HEIC: pip install 'cnnrnn-tf[heif]' to read it"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                if not must_convert(image):
+                    return data, ""
+                if image.width * image.height > MAX_PIXELS:
+                    return b"", "too large"
+                return _convert_or_explain(image)
+        except Image.DecompressionBombError:
+            return b"", "too large"
+        except UnidentifiedImageError:
+            return data, ""
+        except Exception:  # Pillow's readers raise what their parsing meets
+            return b"", "damaged"
+
+
+def _convert_or_explain(image) -> tuple[bytes, str]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return convert(image).data if must_convert(image) else data
-    except Exception:  # see `convert`
-        return data
+        return convert(image).data, ""
+    except ValueError as error:
+        return b"", f"{image.format}: {' '.join(str(error).split())}"

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from cnnrnn_tf.serving.image_files import make_sendable
 from cnnrnn_tf.serving.rest_transport import RestTransport
 from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, rank_row
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
+from tfrecords.conversion import make_sendable
 from tfrecords.errors import UserError
 
 __all__ = ["Client", "ServerUnavailable", "ServingError"]

@@ -31,12 +31,13 @@ from typing import Any
 
 from cnnrnn_tf.serving.export import load_export
 from cnnrnn_tf.serving.file_kinds import HEAD_BYTES, is_named_like_image, looks_like_image, sort_out
-from cnnrnn_tf.serving.image_files import MAX_FILE_BYTES, make_sendable, read_image
+from cnnrnn_tf.serving.image_files import MAX_FILE_BYTES, read_image
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.tag_files import with_options
 from cnnrnn_tf.serving.tag_folder import describe_no_images, tag_batches
 from cnnrnn_tf.serving.tag_output import check_state, format_row, parse_row
 from tfrecords.beam import run_pipeline
+from tfrecords.conversion import make_sendable
 from tfrecords.errors import UserError
 from tfrecords.progress import Progress, show_progress
 from tfrecords.urls import delete, is_url, join_path, open_file, write_whole
