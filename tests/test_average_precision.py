@@ -276,7 +276,7 @@ def test_fitted_threshold_ignores_unknown_labels_before_taking_the_best_k():
         (lambda: average_precision([[1]], [[np.nan]]), "1 scores of known labels are NaN"),
         (lambda: MeanAveragePrecision(("voc",)), "shapes of mAP must be among raw, voc11, interpolated"),
         (lambda: MeanAveragePrecision().result(), "before the first update"),
-        (lambda: fit_threshold([[0.5]], [[0]]), "none of the 1 hold-out images has a known label"),
+        (lambda: fit_threshold([[0.5]], [[0]]), "none of 1 hold-out image has a known label"),
         (lambda: fit_threshold([[0.5]], [[1]], k=0), "must be at least 1, got 0"),
         (lambda: fit_threshold([[0.5]], [[1]], standard_errors=-1), "standard_errors -1: expected 0 or more"),
     ],

@@ -131,7 +131,7 @@ def test_one_image_and_a_few_that_disagree_leave_the_temperature_at_1():
 @pytest.mark.parametrize(
     ("scores", "truth", "note"),
     [
-        ([[0.9]] * 4, [[1], [1], [1], [0]], "T stays 1: 4 hold-out images do not tell a better one from"),
+        ([[0.9]] * 4, [[1], [1], [1], [0]], "T stays 1: 4 hold-out images cannot tell a better one from"),
         ([[0.9]] * 4, [[0]] * 4, "T ends at a bound of 0.5 to 10"),
         ([[0.9]] * 4, [[1]] * 4, "T ends at a bound of 0.5 to 10"),
         ([[0.9]] * 40, [[1], [1], [1], [0]] * 10, ""),
@@ -342,7 +342,7 @@ def test_what_is_no_calibration_at_all_is_told(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: fit_temperature([[0.5]], [[1]], [[0]]), "nothing is known of the labels of 1 images"),
+        (lambda: fit_temperature([[0.5]], [[1]], [[0]]), "nothing is known of the labels of 1 image: take"),
         (lambda: fit_temperature([[7.5]], [[1]]), "needs probabilities, 0 to 1, got a score of 7.5"),
         (lambda: fit_temperature([[np.nan]], [[1]]), "1 scores of known labels are NaN"),
         (lambda: fit_temperature([[0.5]], [[1, 0]]), r"one shape \[images, labels\], got \[1, 2\], \[1, 1\]"),
@@ -353,7 +353,7 @@ def test_what_is_no_calibration_at_all_is_told(tmp_path, text, message):
             lambda: fit_calibration(
                 Predictions.from_scores(["a"], [[0, 0]], [[1, 1]], [[0.5, 0.5]]), vocabulary_of(2)
             ),
-            "none of the 1 hold-out images has a known label",
+            "none of 1 hold-out image has a known label",
         ),
     ],
 )

@@ -266,7 +266,7 @@ def test_a_protocol_under_which_no_image_counts_is_left_out_with_one_line(tmp_pa
     save_label_tables(tmp_path / "t", bare, found, "all")
     assert {path.name for path in tmp_path.iterdir()} == {"t-cnn-rnn.csv", "t-srn.csv", "t-free.csv"}
     nothing = Predictions.from_scores(["x"], [[0] * 12], [[0] * 12], [[0.5] * 12])
-    with pytest.raises(UserError, match="none of the 1 images of 'test' counts under protocol 'cnn-rnn'"):
+    with pytest.raises(UserError, match="none of 1 image of 'test' counts under protocol 'cnn-rnn'"):
         measure(PredictionFile(nothing, TEST.vocabulary, "test"), HOLDOUT, "all")
 
 
@@ -319,7 +319,7 @@ def test_the_other_precision_of_labels_never_predicted_is_the_one_that_would_be_
     measures = SetMeasures(12, threshold=0.5, never_predicted_precision=0)
     measures.update_state(TEST.predictions.marks, TEST.predictions.scores)
     other = 100 * float(measures.result()["C-P"])
-    concerned = f"srn: {row['labels_never_predicted_with_positive']} of 11 labels with a positive are never"
+    concerned = f"srn: {row['labels_never_predicted_with_positive']} of 11 labels with a positive "
     assert concerned in words
     assert f"C-P is {100 * row['C-P']:.1f}, and would be {other:.1f} the other way" in words
 
@@ -406,7 +406,7 @@ def test_scores_of_null_are_measured_where_any_other_is_left(tmp_path, capsys, a
     assert status == (2 if all_null else 0)
     err = capsys.readouterr().err
     if all_null:
-        assert "no threshold can be fitted: no score of the 3 hold-out images is above -inf" in err
+        assert "no threshold can be fitted: no score of 3 hold-out images is above -inf" in err
         assert err.count("\n") == 1
     else:
         rows = json.loads((tmp_path / "test-metrics-asl.json").read_text())["rows"]

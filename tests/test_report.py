@@ -370,7 +370,7 @@ def test_the_same_picture_in_train_and_test_is_told_by_its_hash(tmp_path, capsys
     build(TableSource(tmp_path / "labels.csv"), "mine", tmp_path / "data", progress=False)
     summary = summarize(tmp_path / "data" / "mine")
     assert summary["shared_images"] == [{"a": "train", "b": "test", "images": 1}]
-    told = "1 images of test are also in train, byte for byte: `python -m tfrecords verify` names one"
+    told = "1 image of test is also in train, byte for byte: `python -m tfrecords verify` names one"
     assert told in render(summary)
     [note] = verify(tmp_path / "data" / "mine", progress=False).notes
     assert "c.png = a.png" in note

@@ -266,10 +266,10 @@ def test_a_label_that_scores_0_everywhere_is_given_to_no_image():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[-np.inf]], [[1]]), "no score of the 1 hold-out images is above -inf; give a threshold, or other"),
-        (([[0.0]], [[1]], None, "F1", 1.0, 0.0), "no score of the 1 hold-out images is above 0"),
-        (([[0.5]], [[0]]), "none of the 1 hold-out images has a known label"),
-        (([[0.5]], [[1]], [[0]]), "none of the 1 hold-out images has a known label"),
+        (([[-np.inf]], [[1]]), "no score of 1 hold-out image is above -inf; give a threshold, or other"),
+        (([[0.0]], [[1]], None, "F1", 1.0, 0.0), "no score of 1 hold-out image is above 0"),
+        (([[0.5]], [[0]]), "none of 1 hold-out image has a known label"),
+        (([[0.5]], [[1]], [[0]]), "none of 1 hold-out image has a known label"),
         (([[np.nan]], [[1]]), "1 scores of known labels are NaN"),
         (([[0.5, 0.1]], [[1]]), r"one shape \[images, labels\], got \[1, 1\], \[1, 2\]"),
         (([[0.5]], [[1]], None, "f1"), r"objective 'f1' of thresholds.*: choose from F1, exact_match"),

@@ -181,7 +181,7 @@ def test_the_same_picture_in_train_and_test_is_told_and_is_no_damage(tmp_path, c
     verdict = verify(tmp_path / "small", progress=False)
     assert verdict.ok
     [note] = verdict.notes
-    assert note.startswith("1 images of test are also in train, byte for byte, such as three.png = two.png")
+    assert note.startswith("1 image of test is also in train, byte for byte, such as three.png = two.png")
 
 
 def test_the_same_picture_in_train_and_the_hold_out_is_told(tmp_path):

@@ -24,6 +24,7 @@ from tfrecords.errors import UserError
 from tfrecords.images import ImageRules
 from tfrecords.manifest import Manifest
 from tfrecords.progress import loading, loading_tensorflow, show_progress
+from tfrecords.words import count
 
 if TYPE_CHECKING:
     from tfrecords.build import ShardWriter
@@ -144,7 +145,7 @@ def _verify(options: Verify) -> int:
     from tfrecords.verify import verify
 
     verdict = verify(options.data_dir / options.name, workers=options.workers, isolate=True)
-    counts = f"{verdict.num_records:,} records in {verdict.num_shards:,} shards"
+    counts = f"{count('record', verdict.num_records)} in {count('shard', verdict.num_shards)}"
     head = "yes: as it was built" if verdict.ok else "no: not as it was built"
     print(f"{head}: {options.name}, {counts}")
     for problem in verdict.problems:

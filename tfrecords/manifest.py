@@ -16,6 +16,7 @@ from tfrecords import vocabulary as vocabularies
 from tfrecords.errors import UserError, nearest
 from tfrecords.framing import find_records
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 FILE_NAME = "manifest.json"
 FORMAT_VERSION = 2
@@ -254,9 +255,9 @@ def _read_split(content: Mapping) -> Split:
 def _summarize_split(name: str, split: Split) -> str:
     line = f"  {name:<10} {split.num_images:>7,} images {split.num_labels:>9,} labels"
     if split.num_untagged:
-        line += f", {split.num_untagged:,} images without labels"
+        line += f", {count('image', split.num_untagged)} without labels"
     if split.num_unknown:
-        line += f", {split.num_unknown:,} labels unknown"
+        line += f", {count('label', split.num_unknown)} unknown"
     if split.skipped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(split.skipped.items()))
         line += f"; skipped: {reasons} (listed in skipped.csv)"

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from tfrecords.words import count
+
 WIDTH = 100
 _SCORES = ("C-P", "C-R", "C-F1", "O-P", "O-R", "O-F1")
 _CEILING_NOTE = (
@@ -189,8 +191,8 @@ def _format_score(value) -> str:
 
 def _list_shared_images(summary: Mapping) -> list[str]:
     return [
-        f"\n{pair['images']:,} images of {pair['b']} are also in {pair['a']}, byte for byte: "
-        "`python -m tfrecords verify` names one"
+        f"\n{count('image', pair['images'])} of {pair['b']} {'is' if pair['images'] == 1 else 'are'} also in "
+        f"{pair['a']}, byte for byte: `python -m tfrecords verify` names one"
         for pair in summary["shared_images"]
     ]
 
@@ -201,7 +203,7 @@ def _list_dead_labels(summary: Mapping) -> list[str]:
         dead = split["dead_labels"]
         if dead:
             shown = ", ".join(dead[:20]) + (f" and {len(dead) - 20} more" if len(dead) > 20 else "")
-            lines.append(f"\nDead in {name} ({len(dead)} labels without a positive): {shown}")
+            lines.append(f"\nDead in {name} ({count('label', len(dead))} without a positive): {shown}")
     return lines
 
 

@@ -20,6 +20,7 @@ from tfrecords.pool import ImageFault, run_tasks
 from tfrecords.progress import show_progress
 from tfrecords.schema import decode, strip_image
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 _MAX_PROBLEMS_PER_SHARD = 20
 
@@ -225,6 +226,6 @@ def _find_shared_images(found: dict[str, list[_Found]], holdout: Holdout | None)
                     shared.setdefault((split, first_split), []).append(f"{image_id} = {first_id}")
     for (split, first_split), pairs in shared.items():
         yield (
-            f"{len(pairs):,} images of {split} are also in {first_split}, byte for byte, such as {pairs[0]}: "
-            "leave them out of one of the two"
+            f"{count('image', len(pairs))} of {split} {'is' if len(pairs) == 1 else 'are'} also in "
+            f"{first_split}, byte for byte, such as {pairs[0]}: leave them out of one of the two"
         )

@@ -23,6 +23,7 @@ from cnnrnn_tf.evaluation.tables import read_table
 from cnnrnn_tf.evaluation.thresholds import fit_label_thresholds, fit_threshold
 from tfrecords.errors import UserError
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 FILE_NAME = "calibration.json"
 NUM_BINS = 15
@@ -357,7 +358,7 @@ def fit_calibration(holdout: Predictions, vocabulary: LabelVocabulary) -> Calibr
 
 def _describe_temperature(temperature: float, num_images: int) -> str:
     if temperature == 1:
-        return f"T stays 1: {num_images:,} hold-out images do not tell a better one from chance"
+        return f"T stays 1: {count('hold-out image', num_images)} cannot tell a better one from chance"
     low, high = _TEMPERATURES
     if temperature < 1.01 * low or temperature > 0.99 * high:
         return f"T ends at a bound of {low:g} to {high:g}, between which it is looked for"
@@ -397,7 +398,7 @@ def _read_probabilities(scores: Any, labels: Any, known: Any) -> tuple[np.ndarra
     truth, scores, mask = read_table(labels, scores, known)
     if not mask.any():
         raise UserError(
-            f"no calibration: nothing is known of the labels of {len(mask)} images; take other images"
+            f"no calibration: nothing is known of the labels of {count('image', len(mask))}: take others"
         )
     return truth, _check_range(np.where(mask, scores, 0)), mask
 

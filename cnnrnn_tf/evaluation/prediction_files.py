@@ -51,6 +51,7 @@ import numpy as np
 from cnnrnn_tf.evaluation.predictions import Predictions
 from tfrecords.errors import UserError, nearest
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 FORMAT = "cnnrnn-predictions"
 VERSION = 1
@@ -139,7 +140,8 @@ def _check_content(content: PredictionFile) -> None:
     predictions, vocabulary = content.predictions, content.vocabulary
     if predictions.num_labels != vocabulary.size:
         raise UserError(
-            f"predictions of {predictions.num_labels} labels do not go with a vocabulary of {vocabulary.size}"
+            f"predictions of {count('label', predictions.num_labels)} do not go with a vocabulary of "
+            f"{vocabulary.size}"
         )
     wrong = np.isnan(predictions.scores) | (predictions.scores == np.inf)
     if wrong.any():

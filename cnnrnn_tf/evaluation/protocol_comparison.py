@@ -331,13 +331,14 @@ def _explain_never_predicted(found: Mapping[str, Mapping[str, Any]]) -> Iterator
         num_labels = metrics["labels"] - metrics["labels_without_positive"]
         concerned = row["labels_never_predicted_with_positive"]
         if not concerned:
-            yield f"{name}: of {num_labels} labels with a positive, all are predicted."
+            yield f"{name}: of {count('label', num_labels)} with a positive, all are predicted."
             continue
         counted = metrics["protocols"][0]["never_predicted_precision"]
         other = row["C-P"] + (1 - 2 * counted) * concerned / num_labels
         yield (
-            f"{name}: {concerned} of {num_labels} labels with a positive are never predicted; C-P is "
-            f"{_percent(row['C-P'])}, and would be {_percent(other)} the other way."
+            f"{name}: {concerned} of {count('label', num_labels)} with a positive "
+            f"{'is' if concerned == 1 else 'are'} never predicted; C-P is {_percent(row['C-P'])}, and would "
+            f"be {_percent(other)} the other way."
         )
     yield from _explain_never_predicted_counts(found)
 
@@ -369,7 +370,7 @@ def _explain_ap(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for num_images, names in _group(found, lambda metrics: metrics["images"]).items():
         ranking = found[names[0]]["ranking"]
         values = [f"{_percent(ranking[f'mAP_{shape}'])} {words}" for shape, words in shapes.items()]
-        yield f"Over {num_images:,} images: {_join(values)}."
+        yield f"Over {count('image', num_images)}: {_join(values)}."
 
 
 def _explain_map_at_10(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

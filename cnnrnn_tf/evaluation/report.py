@@ -39,6 +39,7 @@ from cnnrnn_tf.evaluation.report_tables import print_report, render
 from cnnrnn_tf.evaluation.summary import BEST_PATH
 from tfrecords.errors import UserError, nearest
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 __all__ = [
     "RANKING_RULE",
@@ -138,13 +139,14 @@ def evaluate_predictions(
     for predictions in (test, holdout):
         if predictions is not None and predictions.num_labels != vocabulary.size:
             raise UserError(
-                f"predictions of {predictions.num_labels} labels do not go with a vocabulary of "
+                f"predictions of {count('label', predictions.num_labels)} do not go with a vocabulary of "
                 f"{vocabulary.size}: use the vocabulary that the model was trained with"
             )
     counted, holdout = _count_in(main, test), None if holdout is None else _count_in(main, holdout)
     if not len(counted):
         raise UserError(
-            f"none of the {len(test)} images of {split!r} counts under protocol {main.name!r}: {main.words}"
+            f"none of {count('image', len(test))} of {split!r} counts under protocol {main.name!r}: "
+            f"{main.words}"
         )
     metrics = {
         "split": split,

@@ -9,6 +9,7 @@ import numpy as np
 from cnnrnn_tf.evaluation.label_sets import cut_sets
 from cnnrnn_tf.evaluation.tables import last_of_each, read_table
 from tfrecords.errors import UserError, nearest
+from tfrecords.words import count
 
 Objective = Literal["F1", "exact_match"]
 OBJECTIVES = get_args(Objective)
@@ -63,8 +64,8 @@ def fit_threshold(
     eligible = (cut_sets(scores, mask, k) != 0) & (scores > above)
     if not eligible.any():
         raise UserError(
-            f"no threshold can be fitted: no score of the {len(scores)} hold-out images is above {above:g}; "
-            "give a threshold, or other scores"
+            f"no threshold can be fitted: no score of {count('hold-out image', len(scores))} is above "
+            f"{above:g}; give a threshold, or other scores"
         )
     cuts, counts, hits = _count_by_score(scores[eligible], truth[eligible])
     f1 = 2 * hits / (counts + num_true)
@@ -256,7 +257,7 @@ def _read_holdout(scores: Any, labels: Any, known: Any) -> tuple[np.ndarray, np.
     truth, scores, mask = read_table(labels, scores, known)
     if not truth.any():
         raise UserError(
-            f"no threshold can be fitted: none of the {len(truth)} hold-out images has a known label; "
+            f"no threshold can be fitted: none of {count('hold-out image', len(truth))} has a known label; "
             "give a threshold, or a hold-out with labels"
         )
     return truth, scores, mask

@@ -20,6 +20,7 @@ from cnnrnn_tf.serving.text_lints import BINARY_SUFFIX, is_utf8
 from cnnrnn_tf.serving.warmup_lint import WARMUP_FILE
 from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
+from tfrecords.words import count
 
 UNDECODABLE = b"not an image"
 MAX_BATCH = 32
@@ -134,7 +135,8 @@ def _compare(export, images, warmup, latency, timeout_s, findings):
         f"the C API, in a process without TensorFlow's Python, loads it and runs {', '.join(signatures)}"
     )
     findings.passed.append(
-        f"each of {len(images)} images has the same answer alone, batched, and beside a row that is no image"
+        f"each of {count('image', len(images))} has the same answer alone, batched, and beside a row that "
+        "is no image"
     )
     findings.tell_new()
     with show_progress("running it in a TF1 session and in Python"):
