@@ -74,7 +74,7 @@ def _is_too_much(missing: int, total: int) -> bool:
 
 
 def _is_missing(source: Source, annotation: Annotation) -> bool:
-    path = annotation.image_path
+    path = source.image_file(annotation)
     if path is None or is_url(path) or source.stamp_image(annotation) is not None:
         return False
     try:

@@ -41,6 +41,10 @@ class Source(ABC):
             raise NotImplementedError(f"{type(self).__name__} makes its images, so it must define read_image")
         return read_file(annotation.image_path)
 
+    def image_file(self, annotation: Annotation) -> str | None:
+        """The file that holds the image, whether it is there or not; None where no file does."""
+        return annotation.image_path
+
     def stamp_image(self, annotation: Annotation) -> tuple[int, ...] | None:
         """What changes when the image does, of its file (`stamp_file`); None without a file, and at a URL."""
         return None if annotation.image_path is None else stamp_file(annotation.image_path)

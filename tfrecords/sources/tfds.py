@@ -84,6 +84,9 @@ class TfdsSource(Source):
                 "with --splits, such as train=train,test=validation"
             )
 
+    def image_file(self, annotation: Annotation) -> str | None:
+        return _Place.parse(annotation.image_path).file
+
     def read_image(self, annotation: Annotation) -> bytes:
         place = _Place.parse(annotation.image_path)
         with open(place.file, "rb") as file:
