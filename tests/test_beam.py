@@ -81,15 +81,15 @@ def test_a_pipeline_that_failed_goes_on_where_it_was(tmp_path, monkeypatch):
     source, log = CountedSource(contents, tmp_path / "log"), tmp_path / "log"
     writer = BeamWriter("DirectRunner", IN_PROCESS)
     build(DrawnSource(contents), "whole", tmp_path, progress=False)
-    write_shard, calls = beam_module.write_shard, []
+    write_shards, calls = beam_module.write_shards, []
 
-    def fail_at_the_last(task):
-        calls.append(task)
+    def fail_at_the_last(workers, tasks, **options):
+        calls.append(tasks)
         if len(calls) == 3:
             raise RuntimeError("the machine was taken away")
-        return write_shard(task)
+        return write_shards(workers, tasks, **options)
 
-    monkeypatch.setattr(beam_module, "write_shard", fail_at_the_last)
+    monkeypatch.setattr(beam_module, "write_shards", fail_at_the_last)
     with pytest.raises(
         UserError, match=r"failed on DirectRunner: .*the machine was taken away.*; what is finished waits in"
     ):
@@ -240,12 +240,14 @@ def test_an_image_that_was_missing_in_an_object_store_is_looked_for_again(table,
 
 
 class Locked(DrawnSource):
-    """Has no permission to read one image, for a time."""
+    """Has no permission to read one image while the file `lock` is there."""
 
-    locked = True
+    def __init__(self, contents, lock):
+        super().__init__(contents)
+        self.lock = lock
 
     def read_image(self, annotation):
-        if self.locked and annotation.image_id == "a.jpg":
+        if self.lock.exists() and annotation.image_id == "a.jpg":
             raise PermissionError(13, "Permission denied", "a.jpg")
         return super().read_image(annotation)
 
@@ -259,14 +261,16 @@ def test_a_collection_that_broke_off_is_made_up_for(tmp_path, bucket, monkeypatc
         if path.endswith(f".tfrecord{suffix}"):
             raise OSError(5, "the network is down", path)
 
+    lock = tmp_path / "lock"
+    lock.touch()
     delete = beam_module.delete
     writer = BeamWriter("DirectRunner", IN_PROCESS, staging="bucket://staging")
     monkeypatch.setattr(beam_module, "delete", break_off)
     with pytest.raises(UserError, match="the network is down"):
-        build(Locked(SMALL), "small", tmp_path, write=writer, progress=False)
+        build(Locked(SMALL, lock), "small", tmp_path, write=writer, progress=False)
     monkeypatch.setattr(beam_module, "delete", delete)
-    monkeypatch.setattr(Locked, "locked", False)
-    manifest = build(Locked(SMALL), "small", tmp_path, write=writer, progress=False)
+    lock.unlink()
+    manifest = build(Locked(SMALL, lock), "small", tmp_path, write=writer, progress=False)
     assert manifest.splits["train"].skipped == {"no_consent": 1}
 
 
@@ -343,3 +347,23 @@ def test_a_missing_beam_is_told_with_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"Apache Beam is needed .*pip install apache-beam"):
         build(DrawnSource(SMALL), "small", tmp_path, write=BeamWriter("DirectRunner"), progress=False)
+
+
+class Deadly(DrawnSource):
+    """Ends the process that reads one of its images, as a decoder that crashes does."""
+
+    def read_image(self, annotation):
+        if annotation.image_id == "a.jpg":
+            os.abort()
+        return super().read_image(annotation)
+
+
+def test_an_image_that_kills_its_process_costs_itself_here_and_on_beam(tmp_path):
+    writers = {"beam": BeamWriter("DirectRunner", IN_PROCESS), "here": None}
+    for folder, writer in writers.items():
+        manifest = build(
+            Deadly(SMALL), "small", tmp_path / folder, isolate=True, write=writer, progress=False
+        )
+        assert manifest.splits["train"].skipped["crashing_image"] == 1
+    beam, here = (read_bytes(tmp_path / folder / "small") for folder in writers)
+    assert beam == here and b"a.jpg,crashing_image," in here["skipped.csv"]

@@ -180,7 +180,10 @@ def _write_staged(place: str) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / task.path.name
-        [result] = write_shards(1, [replace(task, path=local)], isolate=True)
+        # In a process of its own, so that an image that kills it does not end the pipeline. But files of an
+        # object store are read with what the runner has told this process of it.
+        isolate = not any(is_url(each.image_path or "") for each in task.annotations)
+        [result] = write_shards(1, [replace(task, path=local)], isolate=isolate)
         with local.open("rb") as source:
             write_whole(shard, iter(lambda: source.read(_CHUNK_BYTES), b""))
     content = json.dumps({"key": key, "result": result.to_json()}).encode()
