@@ -107,17 +107,20 @@ def test_weights_of_another_backbone_are_refused_in_one_line(tmp_path):
 
 
 @pytest.fixture
-def small_classifiers(monkeypatch):
-    """VGG's dense layers have 124 million weights: made with 8 units they cost neither seconds nor memory."""
+def narrow_networks(monkeypatch):
+    """Networks whose layers are as many as ever, but have 8 units or filters: VGG's weights take 0.6 GB."""
 
-    class SmallDense(keras.layers.Dense):
-        def __init__(self, units, **kwargs):
-            super().__init__(min(units, 8), **kwargs)
+    def narrow(make):
+        def make_narrow(self, *args, **kwargs):
+            return make(self, *(min(width, 8) for width in args[:1]), *args[1:], **kwargs)
 
-    monkeypatch.setattr("keras.src.layers.Dense", SmallDense)
+        return make_narrow
+
+    for layer in (keras.layers.Conv2D, keras.layers.Dense):
+        monkeypatch.setattr(layer, "__init__", narrow(layer.__init__))
 
 
-def test_weights_of_a_deeper_sister_are_refused_though_every_layer_is_found(tmp_path, small_classifiers):
+def test_weights_of_a_deeper_sister_are_refused_though_every_layer_is_found(tmp_path, narrow_networks):
     deeper = keras.applications.VGG19(include_top=False, weights=None, input_shape=(32, 32, 3))
     deeper.save(tmp_path / "vgg19.keras")
     layer = Backbone("vgg16", "pooled", 32)
