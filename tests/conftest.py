@@ -30,7 +30,7 @@ def working_folder(tmp_path_factory, pytestconfig):
 
 @pytest.fixture(autouse=True)
 def own_folder(working_folder, request):
-    """Each test and doctest finds the working folder empty, and fails if it leaves something there."""
+    """Each test finds the working folder empty, and fails if it leaves something there."""
     yield
     left = sorted(working_folder.iterdir())
     for path in left:
