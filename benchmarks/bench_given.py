@@ -120,7 +120,8 @@ def tag(loaded, files: list[bytes], told: list[str] | None) -> list[set[str]]:
     for start in range(0, len(files), BATCH):
         inputs = {"image_bytes": tf.constant(files[start : start + BATCH])}
         if told is not None:
-            inputs["given"] = tf.constant(told[start : start + BATCH])[:, tf.newaxis]
+            inputs["given"] = tf.constant(told[start : start + BATCH])
+            inputs["absent"] = tf.fill(tf.shape(inputs["given"]), "")
         outputs = loaded.signatures["serving_default" if told is None else "tag_given"](**inputs)
         if not outputs["valid"].numpy().all():
             raise SystemExit(f"a good picture was refused: {set(outputs['error'].numpy())}")

@@ -379,7 +379,8 @@ def test_options_images_examples_and_features_are_made_for_signatures_that_take_
     signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
     spec = {
         "image_bytes": (tf.string, [-1]),
-        "given": (tf.string, [-1, -1]),
+        "given": (tf.string, [-1]),
+        "absent": (tf.string, [-1]),
         "beam_size": (tf.int32, [-1]),
         "max_length": (tf.int32, [-1]),
         "threshold": (tf.float32, [-1]),
@@ -395,7 +396,8 @@ def test_options_images_examples_and_features_are_made_for_signatures_that_take_
     features = made.pop("features")
     assert {key: array.tolist() for key, array in made.items()} == {
         "image_bytes": [b"a", b"b"],
-        "given": [[b""], [b""]],
+        "given": [b"", b""],
+        "absent": [b"", b""],
         "beam_size": [1, 1],
         "max_length": [5, 5],
         "threshold": [0, 0],

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from serving_stand_in import start_stand_in
@@ -93,7 +94,7 @@ def test_given_labels_are_in_every_answer_and_an_unknown_one_is_each_row_s_error
     images = connect().tag(PHOTOGRAPHS[:2], given=["été", "car"])
     assert all({"été", "car"} <= set(image.labels) for image in images)
     assert {image.error for image in connect().tag(PHOTOGRAPHS[:2], given=["skie"])} == {
-        "unknown label 'skie'"
+        "unknown label 'skie' in given: send names of assets/labels.txt, joined by newlines"
     }
 
 
@@ -202,15 +203,72 @@ def test_options_arrive_as_whole_and_real_numbers_and_text_that_is_no_utf_8_come
     assert [image.error for image in images] == ["a", "\ufffdb"]
 
 
-def test_given_labels_are_sent_as_wide_as_others_and_begin_with_nothing():
+def test_known_labels_are_sent_as_one_string_an_image():
     client = Client("http://nowhere")
     client._transport = Recorder()
-    for given in (["sky"], ["sky"] * 15, ["sky"] * 16):
-        client.tag([b"1", b"2"], given)
-    rows = [request[3]["given"] for request in client._transport.requests]
-    assert [len(row) for row, _ in rows] == [16, 16, 32]
-    assert all(first == second and first[0] == "" for first, second in rows)
-    assert rows[0][0] == ["", "sky", *[""] * 14]
+    client.tag([b"1", b"2"], ["sky", "sea, ocean"])
+    client.tag([b"1"], absent=["été"])
+    images = {"image_bytes": [b"1", b"2"]}
+    assert [request[2:] for request in client._transport.requests] == [
+        ("tag_given", images | {"given": ["sky\nsea, ocean"] * 2, "absent": ["", ""]}),
+        ("tag_given", {"image_bytes": [b"1"], "given": [""], "absent": ["été"]}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"given": "sky"}, r"given 'sky': expected a list of names, such as \['sky'\]"),
+        ({"absent": "sky"}, r"absent 'sky': expected a list of names"),
+        ({"given": ["sky\nsea"]}, r"given label 'sky\\nsea': a name with a newline cannot be sent"),
+        ({"absent": ["sky"], "beam_size": 3}, "absent labels and beam_size: no signature takes both"),
+    ],
+)
+def test_known_labels_that_cannot_be_sent_are_told(known, message):
+    with pytest.raises(UserError, match=message):
+        Client("http://nowhere").tag([b"1"], **known)
+
+
+EMPTY_INPUTS = {
+    "serving_default": ["image_bytes"],
+    "tag": ["image_bytes", "beam_size", "min_length", "max_length", "threshold"],
+    "tag_given": ["image_bytes", "given", "absent"],
+    "scores": ["image_bytes"],
+    "embed": ["image_bytes"],
+}
+
+
+@pytest.mark.parametrize("signature", EMPTY_INPUTS)
+def test_no_rows_are_answered_with_none_and_are_not_sent(connect, count, signature):
+    assert connect().call(signature, {name: [] for name in EMPTY_INPUTS[signature]}) == []
+    assert count() == 0
+
+
+def test_numbers_of_numpy_and_whole_thresholds_are_sent_as_the_signature_takes_them(connect):
+    whole = dict.fromkeys(("beam_size", "min_length", "max_length"), np.array([-1]))
+    inputs = {"image_bytes": np.array(PHOTOGRAPHS[:1], object), **whole, "threshold": [0]}
+    (row,) = connect().call("tag", inputs)
+    assert tuple(row["labels"][: row["num_labels"]]) == connect().tag(PHOTOGRAPHS[:1])[0].labels
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "no inputs: name each with a value a row"),
+        (
+            {"image_bytes": [], "given": ["sky"]},
+            r"numbers of rows \(image_bytes 0, given 1\): send one of each",
+        ),
+        ({"image_bytes": b"file"}, "image_bytes: expected a list with a value a row, and got a single bytes"),
+        ({"image_bytes": [None]}, "image_bytes: a value of type NoneType cannot be sent; expected text or"),
+        ({"image_bytes": [b""], "beam_size": [2.5]}, "beam_size 2.5: expected a whole number"),
+        ({"image_bytes": [b""], "beam_size": [True]}, "beam_size: a value of type bool cannot be sent"),
+    ],
+)
+def test_inputs_that_would_fail_other_requests_are_not_sent(connect, count, inputs, message):
+    with pytest.raises(UserError, match=message):
+        connect().call("tag", inputs)
+    assert count() == 0
 
 
 # ---- retries and time-outs
@@ -364,13 +422,23 @@ def test_no_wait_is_longer_than_half_a_minute():
         ({"model": "tager"}, "serving_default", r"answers (404|NOT_FOUND): Servable not found for request"),
         ({"version": 7}, "serving_default", r"request: Specific\(tagger, 7\)"),
         ({}, "taag", r"(not found in signature def|key \"taag\" not found)"),
-        ({}, "tag_given", r"image_bytes.*(keys must be equal to: given,image_bytes|Missing but required)"),
+        (
+            {},
+            "tag_given",
+            r"tag_given takes absent, given, image_bytes on this server, and was sent gven, image_bytes: an "
+            r"export of an older version: export the run again .*(keys must be equal|Missing but required)",
+        ),
+        (
+            {},
+            "tag",
+            r"^tag takes beam_size, .*threshold on this server, and was sent image_bytes: send these",
+        ),
     ],
 )
 def test_what_the_server_refuses_is_told_in_its_words(connect, options, signature, message):
     inputs = {"image_bytes": PHOTOGRAPHS[:1]}
     if signature == "tag_given":
-        inputs["gven"] = [["sky"]]
+        inputs["gven"] = ["sky"]
     with pytest.raises(ServingError, match=message):
         connect(**options).call(signature, inputs)
 
@@ -527,15 +595,12 @@ BAD_REQUESTS = {
     "not found in signature def": {"signature_name": "x", "instances": ["a"]},
     "is not of expected type": {"instances": [1]},
     "Unable to base64 decode": {"instances": [{"b64": "?"}]},
-    "keys must be equal to: given,image_bytes": {
+    "keys must be equal to: absent,given,image_bytes": {
         "signature_name": "tag_given",
         "instances": [{"image_bytes": "a"}],
     },
     "instances is a plain list": {"signature_name": "tag_given", "instances": ["a"]},
-    "list at unexpected size: 1": {
-        "signature_name": "tag_given",
-        "instances": [{"image_bytes": "a", "given": ["sky", "sea"]}, {"image_bytes": "b", "given": ["sky"]}],
-    },
+    "list at unexpected size: 1": {"instances": [["a", "b"], ["a"]]},
 }
 
 

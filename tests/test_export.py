@@ -76,7 +76,11 @@ def answers(tagger, version):
         ("serving_default", {"image_bytes": np.array(MIXED, object)}),
         (
             "tag_given",
-            {"image_bytes": np.array(PHOTOGRAPHS[: len(GIVEN)], object), "given": np.array(GIVEN, object)},
+            {
+                "image_bytes": np.array(PHOTOGRAPHS[: len(GIVEN)], object),
+                "given": np.array(["\n".join(names) for names in GIVEN], object),
+                "absent": np.array([""] * len(GIVEN), object),
+            },
         ),
     ]
     with ThreadPoolExecutor() as pool:  # two processes at once
@@ -204,7 +208,7 @@ def test_an_unknown_or_a_surplus_name_costs_its_row_alone(answers):
     outputs = answers["c_api"][1]
     assert outputs["valid"].tolist() == [True] * 4 + [False] * 2
     assert outputs["error"].tolist()[4:] == [
-        b"unknown label 'skie'",
+        b"unknown label 'skie' in given: send names of assets/labels.txt, joined by newlines",
         b"4 labels given, and a path has at most 3",
     ]
     assert labels_of(outputs, 4) == labels_of(outputs, 5) == []
@@ -222,25 +226,22 @@ def test_an_unknown_name_is_told_in_utf_8_and_cut_short(tagger):
         "",
         "été ",
     ]
-    outputs = tagger.tag_given(
-        tf.constant(PHOTOGRAPHS[: len(names)]), tf.constant([[each] for each in names])
-    )
+    nothing = tf.constant([""] * len(names))
+    outputs = tagger.tag_given(tf.constant(PHOTOGRAPHS[: len(names)]), tf.constant(names), nothing)
     told = ["\ufffdbad", "\ufffd", "é" * 100, "\U0001f600", "a\x00b", None, None, "été "]
     errors = [each.decode() for each in outputs["error"].numpy()]
-    assert errors == ["" if name is None else f"unknown label '{name}'" for name in told]
+    hint = " in given: send names of assets/labels.txt, joined by newlines"
+    assert errors == ["" if name is None else f"unknown label '{name}'{hint}" for name in told]
 
 
 def test_many_given_names_are_looked_up_in_memory_for_the_names_and_not_for_names_times_labels(tagger):
-    spec = tf.TensorSpec([8, 1000], tf.string)
-    graph = tf.function(tagger.answers._look_up).get_concrete_function(spec).graph
-    sizes = [
-        tensor.shape.num_elements() for operation in graph.get_operations() for tensor in operation.outputs
-    ]
-    assert 8 * 1001 <= max(size for size in sizes if size is not None) <= 2 * 8 * 1001
-    names = np.array([[f"{row} {place}" for place in range(5000)] for row in range(2)] + [[""] * 5000])
-    names[2, 4999] = "sky"
-    outputs = tagger.tag_given(tf.constant(PHOTOGRAPHS[:3]), tf.constant(names))
-    assert outputs["error"].numpy().tolist() == [b"unknown label '0 0'", b"unknown label '1 0'", b""]
+    split = tf.strings.split(tf.constant(["a\nb", "", "sky"]), "\n")
+    assert split.values.shape == [4]  # a value a name, whatever the labels are
+    names = ["\n".join(f"{row} {place}" for place in range(5000)) for row in range(2)]
+    names.append("\n" * 4999 + "sky")
+    outputs = tagger.tag_given(tf.constant(PHOTOGRAPHS[:3]), tf.constant(names), tf.constant([""] * 3))
+    found = [error.decode().partition(" in given")[0] for error in outputs["error"].numpy()]
+    assert found == ["unknown label '0 0'", "unknown label '1 0'", ""]
     assert b"sky" in outputs["labels"].numpy()[2]
 
 
@@ -250,19 +251,41 @@ def test_a_label_without_a_name_is_refused_for_it_would_read_as_padding():
         Tagger(make_model(vocabulary, max_path_length=2), vocabulary, DECODING)
 
 
+def test_absent_labels_are_never_answered_and_one_that_is_given_too_costs_its_own_row(tagger, answers):
+    rows = [row for row in GOOD_ROWS if labels_of(answers["python"][0], row)][:2]
+    free = [labels_of(answers["python"][0], row) for row in rows]
+    files = tf.constant([MIXED[row] for row in rows] + PHOTOGRAPHS[:4])
+    absent = [*("\n".join(names) for names in free), "skie", "sea\nsky", "\n".join(VOCABULARY.names), "car"]
+    outputs = tagger.tag_given(files, tf.constant(["", "", "sea", "boat\nsky", "", "car\nsea"]), absent)
+    outputs = {key: tensor.numpy() for key, tensor in outputs.items()}
+    for row in range(2):
+        assert not set(free[row]) & set(labels_of(outputs, row))
+    assert outputs["error"].tolist() == [
+        b"",
+        b"",
+        b"unknown label 'skie' in absent: send names of assets/labels.txt, joined by newlines",
+        b"label 'sky' is in given and in absent: name it in one of them",
+        b"",
+        b"label 'car' is in given and in absent: name it in one of them",
+    ]
+    assert labels_of(outputs, 4) == [] and outputs["valid"][4]  # nothing is left to emit
+
+
 def test_no_given_names_at_all_change_nothing(tagger, answers):
-    outputs = tagger.tag_given(tf.constant(MIXED[:2]), tf.zeros([2, 0], tf.string))
+    outputs = tagger.tag_given(tf.constant(MIXED[:2]), tf.constant(["", "\n"]), tf.constant(["", "\n\n"]))
     assert outputs["labels"].numpy().tolist() == answers["python"][0]["labels"][:2].tolist()
 
 
 def test_the_file_s_fault_is_told_before_that_of_the_given_names(tagger):
-    outputs = tagger.tag_given(tf.constant([b""]), tf.constant([["cat"]]))
+    outputs = tagger.tag_given(tf.constant([b""]), tf.constant(["cat"]), tf.constant([""]))
     assert outputs["error"].numpy().tolist() == [b"empty"]
 
 
 def test_given_names_need_a_row_for_each_image(tagger):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="given: expected one row an image"):
-        tagger.tag_given(tf.constant(MIXED[:2]), tf.constant([["sky"]]))
+    one, two = tf.constant(["sky"]), tf.constant(["", ""])
+    for word, known in (("given", (one, two)), ("absent", (two, one))):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{word}: expected one row an image"):
+            tagger.tag_given(tf.constant(MIXED[:2]), *known)
 
 
 def test_weights_that_are_no_numbers_give_an_error_and_not_an_answer(model, tagger):
@@ -298,7 +321,7 @@ def test_an_image_without_labels_and_one_with_all_of_a_one_label_vocabulary():
     embeddings.assign(np.stack([np.full(64, -1.0), np.full(64, 1.0)]))
     tagger = Tagger(model, vocabulary, DecodingConfig())
     assert tagger.max_length == 1  # the longest training path
-    outputs = tagger.tag_given(tf.constant(PHOTOGRAPHS[:2]), tf.constant([[""], ["sky"]]))
+    outputs = tagger.tag_given(tf.constant(PHOTOGRAPHS[:2]), tf.constant(["", "sky"]), tf.constant(["", ""]))
     outputs = {key: tensor.numpy() for key, tensor in outputs.items()}
     assert outputs["valid"].all()
     assert [labels_of(outputs, row) for row in (0, 1)] == [[], ["sky"]]
@@ -404,7 +427,7 @@ def test_the_export_has_the_next_number_and_all_that_reads_it_back(version, load
     }
     assert (facts["image_size"], facts["num_labels"]) == (32, 6)
     assert facts["max_beam_size"] == 10
-    assert facts["signatures"]["tag_given"]["inputs"] == ["image_bytes", "given"]
+    assert facts["signatures"]["tag_given"]["inputs"] == ["image_bytes", "given", "absent"]
     assert (version / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines() == [*VOCABULARY.names]
     assert (loaded.path, loaded.vocabulary, loaded.max_length) == (version, VOCABULARY, 3)
 

@@ -182,14 +182,17 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def condition(small, log_probs, given):
-    """What enumeration says, given labels <bool>[images, labels]: each set's share, and each label's.
+def condition(small, log_probs, given, absent):
+    """What enumeration says of labels that hold and that do not: each set's share, and each label's.
+
+    Args:
+        given, absent: <bool>[images, labels].
 
     Returns:
-        <float64>[images, paths], 0 where a given label is missing; <float64>[images, 2**labels], by the
-        set's bits; <float64>[images, labels].
+        <float64>[images, paths], 0 where a given label is missing or an absent one is there;
+        <float64>[images, 2**labels], by the set's bits; <float64>[images, labels].
     """
-    allowed = ~(given[:, None] & ~small.holds).any(axis=2)
+    allowed = ~((given[:, None] & ~small.holds) | (absent[:, None] & small.holds)).any(axis=2)
     probs = np.exp(log_probs) * allowed
     shares = probs / probs.sum(axis=1, keepdims=True)
     return probs, sum_sets(small.holds, shares), shares @ small.holds
@@ -211,13 +214,19 @@ def draw_given(small, random):
     return given
 
 
-def as_names(small, given):
-    """<string>[images, labels + 1]: names in no order, one of them twice, and padding anywhere."""
+def draw_absent(given, random):
+    """One or two of the labels that are not given, of every second case; <bool>[images, labels]."""
+    absent = random.permuted(np.indices(given.shape)[1] < 2, axis=1) & ~given
+    absent[::2] = False
+    return absent
+
+
+def as_names(small, known):
+    """<string>[images]: names in no order, one of them twice, and newlines before them."""
     rows = []
-    for row in given:
+    for row in known:
         names = [small.vocabulary.names[label] for label in np.flatnonzero(row)[::-1]]
-        names += names[:1]
-        rows.append([""] * (len(row) + 1 - len(names)) + names)
+        rows.append("\n".join(["", *names, *names[:1]]))
     return tf.constant(rows)
 
 
@@ -225,7 +234,7 @@ def as_names(small, given):
 
 
 def test_tag_given_equals_conditioned_enumeration_over_all_sets(small):
-    random = np.random.default_rng(5)
+    random, random_absent = np.random.default_rng(5), np.random.default_rng(6)
     tagger = Tagger(small.model, small.vocabulary, DecodingConfig(beam_size=len(small.paths)))
     search = tf.function(small.model.decode)
     num_near, likeliest = 0, []
@@ -235,17 +244,23 @@ def test_tag_given_equals_conditioned_enumeration_over_all_sets(small):
         for table, rows in zip(tagger.answers.tables, small.model.decoder.tabulate(), strict=True):
             table.assign(rows)
         given = draw_given(small, random)
+        absent = draw_absent(given, random_absent)
         log_probs = enumerate_paths(small, weights)
         assert np.exp(log_probs[:, small.leaves_order]).sum() < 1e-9
-        probs, sets, marginals = condition(small, log_probs, given)
+        probs, sets, marginals = condition(small, log_probs, given, absent)
         likeliest.append(sets.max(axis=1))
 
-        answer = tagger.tag_given(tf.constant(PHOTOGRAPHS), as_names(small, given))
+        answer = tagger.tag_given(tf.constant(PHOTOGRAPHS), as_names(small, given), as_names(small, absent))
         num_near += check_answer(
             small, {name: value.numpy() for name, value in answer.items()}, probs, marginals
         )
         # The answer tells of the best path's labels alone; the search behind it, of all sets and labels.
-        found = search(small.features, given=tf.constant(given), beam_size=len(small.paths))
+        found = search(
+            small.features,
+            given=tf.constant(given),
+            absent=tf.constant(absent),
+            beam_size=len(small.paths),
+        )
         assert_near(share_sets(small, found), sets)
         assert_near(found.marginals, marginals)
     assert num_near < MODELS_OF_AN_ORDER / 10

@@ -66,12 +66,11 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["rest_url", "grpc_url"])
 
 @pytest.fixture(scope="module")
 def batching_stand_in(version):
-    """Joins 8 rows, waits long for them, and pads narrow ones: as docs/serving/batching.config."""
+    """Joins 8 rows, waits long for them, and pads nothing: as docs/serving/batching.config."""
     options = {
         "max_batch_size": 8,
         "batch_timeout_s": 30,
         "allowed_batch_sizes": [8],
-        "pad_variable_length_inputs": True,
     }
     with start_stand_in(version, "--batching", json.dumps(options)) as running:
         yield running
@@ -173,7 +172,7 @@ def test_concurrent_requests_that_a_server_joins_are_answered_as_if_alone(batchi
 def test_given_labels_of_joined_requests_stay_with_their_own_rows(batching_stand_in, loaded):
     expected = [list(tag_files(loaded, GOOD[:4], given)) for given in GIVEN]
     before = len(batching_stand_in.read_log()["batch_sizes"])
-    sent = [GIVEN[0], GIVEN[1] * 10]  # repetitions say nothing; so many make the client's rows wider
+    sent = [GIVEN[0], GIVEN[1] * 10]  # repetitions say nothing
     client = Client(batching_stand_in.rest_url, retries=0)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda given: client.tag(GOOD[:4], given), sent)
@@ -200,38 +199,3 @@ def test_a_run_that_fails_fails_every_request_that_was_joined():
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         assert list(pool.map(ask, [b"1", b"2", b"3"])) == [[b"1"], [b"2"], [b"3"]]
         assert list(pool.map(ask, [b"1", b"bad", b"3"])) == ["undecodable"] * 3
-
-
-@pytest.mark.parametrize("pads", [False, True])
-def test_a_server_that_joins_given_labels_of_other_widths_fails_or_gives_them_to_other_rows(pads):
-    """Why a client begins `given` with "", and makes requests equally wide."""
-    options = {"batch_timeout_s": 5, "allowed_batch_sizes": [3], "pad_variable_length_inputs": pads}
-
-    def join(*requests):
-        batcher = Batcher(lambda inputs: inputs, max_batch_size=3, **options)
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            arrays = [np.array(rows, object) for rows in requests]
-            return [
-                found["given"].tolist()
-                for found in pool.map(lambda rows: batcher.run({"given": rows}), arrays)
-            ]
-
-    carelessly = [["boat"], [""]], [["sky", "sea"]]
-    if pads:
-        assert join(*carelessly) == [[["boat", "boat"], ["", "boat"]], [["sky", "sea"]]]  # not what was asked
-    else:
-        with pytest.raises(ServerError, match="different shapes and padding is turned off"):
-            join(*carelessly)
-    ours = [
-        [client_module._pad_given(names) for names in rows] for rows in ([["boat"], []], [["sky", "sea"]])
-    ]
-    assert join(*ours) == ours
-
-
-def test_what_a_client_adds_to_given_labels_says_nothing(loaded):
-    tag_given = loaded.signatures["tag_given"]
-    files = tf.constant([GOOD[0]])
-    plain = tag_given(image_bytes=files, given=tf.constant([["boat", "car"]]))
-    padded = tag_given(image_bytes=files, given=tf.constant([client_module._pad_given(["boat", "car"])]))
-    for key, value in plain.items():
-        np.testing.assert_array_equal(value, padded[key])

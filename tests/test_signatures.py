@@ -81,7 +81,14 @@ CALLS = [
             },
         },
     ),
-    ("tag_given", {**IMAGES, "given": np.array([["sea", ""]] * 6 + [["sky", "sue"], ["", ""]], object)}),
+    (
+        "tag_given",
+        {
+            **IMAGES,
+            "given": np.array(["sea"] * 6 + ["sky\nsue", ""], object),
+            "absent": np.array(["", "sky\nété"] * 4, object),
+        },
+    ),
     ("scores", IMAGES),
     ("embed", IMAGES),
     ("classify", {"inputs": np.array(EXAMPLES, object)}),
@@ -339,13 +346,13 @@ def test_the_two_halves_one_after_the_other_answer_as_the_whole(halves, answers)
     assert backbone["error"].tolist() == answers["serving_default"]["error"].tolist()
     assert not backbone["features"][3:5].any()
     rows = backbone["features"][GOOD_ROWS]
-    given = CALLS[PLACES["tag_given"]][1]["given"][GOOD_ROWS]
+    known = {name: CALLS[PLACES["tag_given"]][1][name][GOOD_ROWS] for name in ("given", "absent")}
     one = np.ones(len(rows), np.int32)
     options = {"beam_size": 4 * one, "min_length": 0 * one, "max_length": 3 * one, "threshold": 0.0 * one}
     options["threshold"] = options["threshold"].astype(np.float32)
     calls = [
         ("serving_default", {"features": rows}),
-        ("tag_given", {"features": rows, "given": given}),
+        ("tag_given", {"features": rows, **known}),
         ("scores", {"features": rows}),
         ("embed", {"features": rows}),
         ("tag", {"features": rows, **options}),

@@ -35,6 +35,8 @@ class Client(SearchOptions):
     """The name that the server knows the model by (MODEL_NAME)."""
     version: int | None = None
     """Of the model; without it the server takes the highest."""
+    absent: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A label known not to hold for any image; once for each: --absent sky --absent "sea, ocean"."""
     timeout_s: float = 60.0
     """Seconds that the server may leave a request unanswered."""
     retries: int = 3
@@ -59,7 +61,9 @@ class Client(SearchOptions):
             report.add_problem(*problem)
         with show_progress("tagging", total=len(found.paths), unit="image") as bar:
             report.print = bar.print
-            for path, image in tag_paths(found.paths, lambda files: server.tag_each(files, given, options)):
+            for path, image in tag_paths(
+                found.paths, lambda files: server.tag_each(files, given, options, self.absent)
+            ):
                 report.add(path, image)
                 bar.update()
         report.account(found.others, found.num_folders)

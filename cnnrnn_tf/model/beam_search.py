@@ -62,6 +62,7 @@ def beam_search(
     min_length: int | tf.Tensor = 0,
     row_max_length: tf.Tensor | None = None,
     given: tf.Tensor | None = None,
+    absent: tf.Tensor | None = None,
     given_in_order: tf.Tensor | None = None,
     prefix: tf.Tensor | None = None,
     prefix_lengths: tf.Tensor | None = None,
@@ -73,14 +74,14 @@ def beam_search(
 
     A path's probability is the product of the softmaxes as the step function gives them. What a path may
     not emit (a label it holds already, END before the minimum, anything but END at the maximum, whatever
-    contradicts `given` or `prefix`) is pruned after the softmax, and the rest is not scaled up: the published
-    formula stays true. Equal probabilities go to the better path first, then to the lower token; in C to the
-    candidate that was there first.
+    contradicts `given`, `absent` or `prefix`) is pruned after the softmax, and the rest is not scaled up: the
+    published formula stays true. Equal probabilities go to the better path first, then to the lower token; in
+    C to the candidate that was there first.
 
     One image's values never raise, because one request must not fail the others. Where they contradict each
-    other, the maximum outranks the prefix, and the prefix the given labels. So every image gets an answer,
-    unless its scores are NaN, or its prefix repeats a label or holds what is none: such an image has no
-    candidate (see `BeamResult`), and its neighbours do not notice.
+    other, the maximum outranks the prefix, the prefix the absent labels, and these the given ones and the
+    minimum. So every image gets an answer, unless its scores are NaN, or its prefix repeats a label or holds
+    what is none: such an image has no candidate (see `BeamResult`), and its neighbours do not notice.
 
     >>> table = tf.math.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.8], [0.6, 0.1, 0.3], [0.7, 0.2, 0.1]])
     >>> def step(tokens, parents, state, image_rows):  # the scores depend on the token before alone
@@ -109,6 +110,8 @@ def beam_search(
       given: <bool>[batch, labels], labels known to hold: END is pruned until the path has them all, and
         everything but them once they need all places that are left. Constraints, not a prefix: the path's
         probability is the model's. Of more labels than places, those that fit are emitted.
+      absent: <bool>[batch, labels], labels known not to hold: no path has them, and the path's probability is
+        the model's. Where they leave fewer labels than the minimum, the path ends earlier.
       given_in_order: <int32>[labels], each label's rank in the fixed order in which the model emits labels;
         None for a model without one. While a given label is missing, every label ranked after the next
         missing one is pruned: a model with an order never saw it come earlier.
@@ -134,6 +137,7 @@ def beam_search(
         min_length,
         row_max_length,
         given,
+        absent,
         given_in_order,
         prefix,
         prefix_lengths,

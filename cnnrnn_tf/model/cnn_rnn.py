@@ -144,6 +144,7 @@ class CNNRNN(keras.Model):
         max_length: int | None = None,
         row_max_length=None,
         given=None,
+        absent=None,
         prefix=None,
         prefix_lengths=None,
         renormalise: bool = False,
@@ -157,6 +158,7 @@ class CNNRNN(keras.Model):
             features: <float>[batch, features], of `extract_features`.
             given: <bool>[batch, labels], labels known to hold. A model trained on paths in one order never
                 saw a label come out of it, so they constrain the path and do not begin it.
+            absent: <bool>[batch, labels], labels known not to hold: no path has them.
             max_length: most labels on a path; `max_path_length` by default.
             beam_size, row_beam_size, min_length, row_max_length, prefix, prefix_lengths, renormalise,
                 length_penalty, with_step_probs: of `cnnrnn_tf.model.beam_search.beam_search`.
@@ -183,6 +185,7 @@ class CNNRNN(keras.Model):
             min_length=min_length,
             row_max_length=row_max_length,
             given=given,
+            absent=absent,
             given_in_order=None if given is None else self._order_ranks,
             prefix=prefix,
             prefix_lengths=prefix_lengths,

@@ -1,7 +1,8 @@
 """Options of the beam search enter; what may follow each path, as masks, leaves.
 
 A path may hold no label twice; END waits for the minimum, and nothing but END follows at the maximum; given
-labels and prefixes constrain the rest. The search prunes what is not allowed, and knows nothing else of it.
+labels, absent ones and prefixes constrain the rest. The search prunes what is not allowed, and knows nothing
+else of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Rules(NamedTuple):
     min_length: tf.Tensor  # <int32>[] or [batch, 1]
     max_length: tf.Tensor  # <int32>[] or [batch, 1]
     given: tf.Tensor | None  # <bool>[batch, labels + 1]
+    absent: tf.Tensor | None  # <bool>[batch, labels + 1]
     rank: tf.Tensor | None  # <int32>[labels + 1]
     prefix: tf.Tensor | None  # <int32>[batch, max_length + 1]
     prefix_lengths: tf.Tensor | None  # <int32>[batch, 1]
@@ -31,6 +33,7 @@ def make_rules(
     min_length,
     row_max_length,
     given,
+    absent,
     given_in_order,
     prefix,
     prefix_lengths,
@@ -40,12 +43,15 @@ def make_rules(
     Raises:
         UserError: two of them contradict each other, or the vocabulary.
     """
-    _check_known_labels(num_labels, max_length, given, given_in_order, prefix, prefix_lengths)
+    _check_known_labels(num_labels, max_length, given, absent, given_in_order, prefix, prefix_lengths)
+    if given is not None and absent is not None:
+        given = tf.cast(given, tf.bool) & ~tf.cast(absent, tf.bool)
     row_max_length = max_length if row_max_length is None else row_max_length
     return Rules(
         min_length=_stand(min_length),
         max_length=tf.clip_by_value(_stand(row_max_length), 0, max_length),
         given=None if given is None else tf.pad(tf.cast(given, tf.bool), [[0, 0], [0, 1]]),
+        absent=None if absent is None else tf.pad(tf.cast(absent, tf.bool), [[0, 0], [0, 1]]),
         rank=None if given_in_order is None else tf.pad(tf.cast(given_in_order, tf.int32), [[0, 1]]),
         prefix=None if prefix is None else _pad_prefix(prefix, max_length),
         prefix_lengths=None if prefix_lengths is None else _stand(prefix_lengths),
@@ -75,6 +81,9 @@ def allow(rules: Rules, time: tf.Tensor, new: tf.Tensor) -> Allowed:
     """Returns what may follow the live paths, which have `time` labels each and lack the labels `new`."""
     places = rules.max_length - time  # [] or [rows, 1], as all that follows
     labels, end = new, time >= rules.min_length
+    if rules.absent is not None:
+        labels &= ~rules.absent
+        end |= ~tf.reduce_any(labels, axis=-1, keepdims=True)  # no label is left for the minimum
     if rules.given is not None:
         missing = rules.given & new
         num_missing = tf.math.count_nonzero(missing, axis=-1, keepdims=True, dtype=tf.int32)
@@ -105,11 +114,15 @@ def _pad_prefix(prefix: tf.Tensor, max_length: int) -> tf.Tensor:
     return tf.pad(prefix, padding, constant_values=-1)
 
 
-def _check_known_labels(num_labels: int, max_length: int, given, rank, prefix, prefix_lengths) -> None:
-    require(
-        given is None or given.shape[-1] in (None, num_labels),
-        f"`given` as <bool>[batch, {num_labels}], one column a label, got {getattr(given, 'shape', None)}",
-    )
+def _check_known_labels(
+    num_labels: int, max_length: int, given, absent, rank, prefix, prefix_lengths
+) -> None:
+    for name, known in (("given", given), ("absent", absent)):
+        require(
+            known is None or known.shape[-1] in (None, num_labels),
+            f"`{name}` as <bool>[batch, {num_labels}], one column a label, got "
+            f"{getattr(known, 'shape', None)}",
+        )
     rank = None if rank is None else tf.get_static_value(tf.convert_to_tensor(rank))
     require(
         rank is None or np.array_equal(np.sort(rank), np.arange(num_labels)),

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from cnnrnn_tf.evaluation.calibration import UNSEEN
 from cnnrnn_tf.model.beam_search import rank_labels
+from cnnrnn_tf.serving.known_labels import find_contradictions, look_up
 from cnnrnn_tf.serving.tagged_image import AS_EXPORTED
 from tfrecords.errors import UserError
 
 DEFAULT_MAX_BEAM_SIZE = 10
 
-_MAX_QUOTED_CHARACTERS = 100
 _ROUNDING = 1e-6  # the marginal of a label on all candidates is 1 but for rounding, which the batch decides
 _NOT_FINITE = "the model gives no numbers: its weights are NaN"
 
@@ -113,11 +113,27 @@ class Answers:
         )
         return self._name_labels(found, errors, threshold=options.threshold)
 
-    def find_given_paths(self, features, errors, given):
-        """As `find_paths`, among paths with the labels named in `given` <string>[batch, any number]."""
-        is_given, faults = self._look_up(_check_rows(features, {"given": given})["given"])
-        found = self._decode(features, given=is_given)
-        return self._name_labels(found, _join_errors(errors, faults), given=is_given)
+    def find_given_paths(self, features, errors, given, absent):
+        """As `find_paths`, among paths with the labels in `given` and without those in `absent`.
+
+        Both are <string>[batch], names joined by newlines.
+        """
+        known = _check_rows(features, {"given": given, "absent": absent})
+        is_given, unknown_given = look_up(known["given"], self._names, "given")
+        is_absent, unknown_absent = look_up(known["absent"], self._names, "absent")
+        num_given = tf.math.count_nonzero(is_given, axis=1, dtype=tf.int32)
+        too_many = tf.strings.join(
+            [tf.strings.as_string(num_given), f" labels given, and a path has at most {self.max_length}"]
+        )
+        errors = _join_errors(
+            errors,
+            unknown_given,
+            unknown_absent,
+            find_contradictions(is_given, is_absent, self._names),
+            tf.where(num_given > self.max_length, too_many, ""),
+        )
+        found = self._decode(features, given=is_given, absent=is_absent)
+        return self._name_labels(found, errors, given=is_given)
 
     def score_labels(self, features, errors):
         """The scores of all labels: the outputs of `Tagger.scores`."""
@@ -188,27 +204,6 @@ class Answers:
             "error": errors,
         }
 
-    def _look_up(self, given):
-        """Returns <bool>[batch, labels], what is given, and <string>[batch], what is wrong with it."""
-        num_rows, num_labels = tf.shape(given)[0], len(self._names)
-        given = tf.concat([given, tf.fill([num_rows, 1], "")], axis=1)  # never without columns
-        # The labels come first, each once, so a label's place among all distinct names is its id. (A hash
-        # table would need an initialiser to be run at loading; comparing each with each, much memory.)
-        _, places = tf.unique(tf.concat([self._names, tf.reshape(given, [-1])], axis=0))
-        ids = tf.minimum(tf.reshape(places[num_labels:], tf.shape(given)), num_labels)
-        rows = tf.broadcast_to(tf.range(num_rows)[:, tf.newaxis], tf.shape(ids))
-        counts = tf.scatter_nd(tf.stack([rows, ids], axis=-1), tf.ones_like(ids), [num_rows, num_labels + 1])
-        is_given = counts[:, :num_labels] > 0
-        is_unknown = (given != "") & (ids == num_labels)
-        first = tf.argmax(tf.cast(is_unknown, tf.int32), axis=1)
-        unknown = tf.strings.join(["unknown label '", _quote(tf.gather(given, first, batch_dims=1)), "'"])
-        num_given = tf.math.count_nonzero(is_given, axis=1, dtype=tf.int32)
-        too_many = tf.strings.join(
-            [tf.strings.as_string(num_given), f" labels given, and a path has at most {self.max_length}"]
-        )
-        faults = tf.where(num_given > self.max_length, too_many, "")
-        return is_given, tf.where(tf.reduce_any(is_unknown, axis=1), unknown, faults)
-
     def _fill_in(self, options):
         """Returns `Options` with the configured numbers for what is `AS_EXPORTED`."""
         beam_size, min_length, max_length, threshold = options
@@ -251,12 +246,6 @@ def _find_outside(name, values, low, high):
 
 def _format(numbers):
     return tf.strings.as_string(numbers, shortest=numbers.dtype.is_floating)
-
-
-def _quote(text):
-    """Returns text of a request as an answer can carry it: in UTF-8, which REST needs, and not too long."""
-    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    return tf.strings.substr(text, 0, _MAX_QUOTED_CHARACTERS, unit="UTF8_CHAR")
 
 
 def _find_missing_paths(found):

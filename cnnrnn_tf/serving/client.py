@@ -14,16 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from cnnrnn_tf.serving.rest_transport import RestTransport
-from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, rank_row
+from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, join_names, rank_row
 from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
 from tfrecords.conversion import make_sendable
 from tfrecords.errors import UserError
 
 __all__ = ["Client", "ServerUnavailable", "ServingError"]
 
+TAG_GIVEN = "tag_given"
+_REAL, _WHOLE = ("features", "threshold"), ("beam_size", "min_length", "max_length")
 _ONE_PIXEL = base64.b64decode("R0lGODdhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs=")
 _MAX_BATCH_BYTES = 64 << 20
-_GIVEN_MULTIPLE = 16
 _MAX_TIMEOUT_S, _MAX_WAIT_S = 1e6, 30.0
 
 
@@ -77,6 +78,7 @@ class Client:
         self,
         files: Iterable[bytes],
         given: Sequence[str] = (),
+        absent: Sequence[str] = (),
         *,
         beam_size: int | None = None,
         min_length: int | None = None,
@@ -89,6 +91,7 @@ class Client:
             files: the content of each file. HEIC (with the extra `[heif]`), AVIF, TIFF, JPEG 2000 and odd BMP
                 files are sent as JPEG or PNG.
             given: names of labels that all images are known to have.
+            absent: names of labels that none of them has.
             beam_size: candidate paths; None, here and below, for what the export was made with.
             min_length: the fewest labels of an image.
             max_length: the most labels of an image.
@@ -100,19 +103,23 @@ class Client:
         Raises:
             ServerUnavailable: no server, or no free one, after all retries.
             ServingError: the server refuses the request or does not answer in time.
-            UserError: given labels and an option at once, which no signature takes; or an option that is NaN
-                or too large to be sent.
+            UserError: known labels and an option at once, which no signature takes; or an option that is NaN
+                or too large, or a name with a newline, which cannot be sent.
         """
         options = _read_options(beam_size, min_length, max_length, threshold)
-        return list(self.tag_each(files, given, options))
+        return list(self.tag_each(files, given, options, absent))
 
     def tag_each(
-        self, files: Iterable[bytes], given: Sequence[str] = (), options: Mapping[str, float] | None = None
+        self,
+        files: Iterable[bytes],
+        given: Sequence[str] = (),
+        options: Mapping[str, float] | None = None,
+        absent: Sequence[str] = (),
     ) -> Iterator[TaggedImage]:
         """Does what `tag` does batch by batch, reading no further ahead; `options` by name."""
         options = options or {}
-        check_options(options, given)
-        signature, settings = _choose_signature(given, options)
+        check_options(options, given, absent)
+        signature, settings = _choose_signature(given, absent, options)
         for batch in _batch(map(_convert, files), self._batch_size):
             inputs = {"image_bytes": batch} | {name: [value] * len(batch) for name, value in settings.items()}
             rows = self.call(signature, inputs)
@@ -133,21 +140,45 @@ class Client:
         Args:
             signature: its name: "scores", "embed", "tag_given"...
             inputs: {input name: a value a row}: bytes, text, numbers or lists of them, alike in all rows.
+                Without rows the server is not asked: some would keep such a request waiting.
 
         Returns:
             {output name: value} for each row.
 
         Raises:
             ServingError: see `tag`.
+            UserError: the inputs have different numbers of rows, or a value of a type that is never sent.
         """
+        inputs = _check_inputs(inputs)
+        if not any(inputs.values()):
+            return []
         for wait_s in self._waits():
             try:
-                return self._transport.predict(self._model, self._version, signature, inputs)
+                return self._ask(signature, inputs)
             except ServerUnavailable as error:
                 if wait_s is None:
                     attempts = f"; tried {self._retries + 1} times" if self._retries else ""
                     raise ServerUnavailable(f"{error}{attempts}") from None
                 time.sleep(wait_s)
+
+    def _ask(self, signature, inputs):
+        try:
+            return self._transport.predict(self._model, self._version, signature, inputs)
+        except ServerUnavailable:
+            raise
+        except ServingError as error:
+            expected = self._transport.list_inputs(self._model, self._version, signature)
+            if expected is None or expected == sorted(inputs):
+                raise
+            older = (
+                "an export of an older version: export the run again"
+                if signature == TAG_GIVEN
+                else "send these"
+            )
+            raise ServingError(
+                f"{signature} takes {', '.join(expected)} on this server, and was sent "
+                f"{', '.join(sorted(inputs))}: {older} ({error})"
+            ) from None
 
     def _waits(self):
         """Seconds to wait after each attempt that fails; None after the last."""
@@ -189,23 +220,50 @@ def _read_options(beam_size, min_length, max_length, threshold):
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _choose_signature(given, options):
+def _choose_signature(given, absent, options):
     """Returns its name, and the value of each further input, the same for all images."""
     if "top_k" in options:
         return "scores", {}
     if options:
-        return "tag", fill_options(options, given)
-    return ("tag_given", {"given": _pad_given(given)}) if given else ("serving_default", {})
+        return "tag", fill_options(options)
+    if given or absent:
+        return TAG_GIVEN, {"given": join_names(given), "absent": join_names(absent, "absent")}
+    return "serving_default", {}
 
 
-def _pad_given(given):
-    """Makes all requests equally wide, mostly, and begins with "".
+def _check_inputs(inputs):
+    """Returns them as plain lists; a value of another type could fail all requests that it is joined with."""
+    if not inputs:
+        raise UserError("no inputs: name each with a value a row, such as image_bytes=[...]")
+    columns = {name: _to_column(name, values) for name, values in inputs.items()}
+    if len(set(map(len, columns.values()))) > 1:
+        found = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+        raise UserError(f"different numbers of rows ({found}): send one of each input for each image")
+    return columns
 
-    A server that joins requests needs rows of one width, or is told to pad them (pad_variable_length_inputs);
-    then it pads with the first value of the request, which as a name would be given to all of its rows.
-    """
-    names = ["", *given]
-    return names + [""] * (-len(names) % _GIVEN_MULTIPLE)
+
+def _to_column(name, values):
+    if isinstance(values, str | bytes):
+        raise UserError(
+            f"{name}: expected a list with a value a row, and got a single {type(values).__name__}"
+        )
+    column = values.tolist() if hasattr(values, "tolist") else list(values)
+    return [_to_plain(name, value) for value in column]
+
+
+def _to_plain(name, value):
+    value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
+    if isinstance(value, list | tuple):
+        return [_to_plain(name, each) for each in value]
+    if isinstance(value, bool) or not isinstance(value, str | bytes | int | float):
+        raise UserError(
+            f"{name}: a value of type {type(value).__name__} cannot be sent; expected text or numbers"
+        )
+    if name in _REAL and isinstance(value, int):
+        return float(value)
+    if name in _WHOLE and isinstance(value, float):
+        raise UserError(f"{name} {value}: expected a whole number")
+    return value
 
 
 def _convert(file):

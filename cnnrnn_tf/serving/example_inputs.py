@@ -13,6 +13,9 @@ import tensorflow as tf
 from cnnrnn_tf.serving.examples import make_example
 from cnnrnn_tf.serving.signature_lints import CLASSIFY, REGRESS
 
+KNOWN_LABELS = ("given", "absent")
+"""Inputs that name labels: none are sent."""
+
 _SEED = 0
 _FREE_SIDE_PX = 128  # where the height and the width of pixels are free
 _IMAGE_DECODERS = {f"Decode{name}" for name in ("Image", "Jpeg", "AndCropJpeg", "Png", "Gif", "Bmp", "WebP")}
@@ -42,7 +45,7 @@ def make_rows(images, operations):
 
 
 def takes_images(signature):
-    return any(_is_list_of_strings(info) for info in signature.inputs.values())
+    return any(_is_list_of_strings(info) for key, info in signature.inputs.items() if key not in KNOWN_LABELS)
 
 
 def takes_examples(signature):
@@ -61,6 +64,8 @@ def take_rows(inputs, rows):
 
 
 def _make_input(key, info, signature, rows):
+    if key in KNOWN_LABELS and info.dtype == tf.string.as_datatype_enum:
+        return np.full([len(rows), *(1 for _ in info.tensor_shape.dim[1:])], b"", object)
     if _is_list_of_strings(info):
         array = np.empty(len(rows), object)
         array[:] = rows

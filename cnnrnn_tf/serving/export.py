@@ -164,7 +164,10 @@ def load_export(path):
     if missing:
         raise UserError(f"{path} has no signature {' or '.join(sorted(missing))}: export the run again")
     max_length = module.signatures[SERVING_DEFAULT].structured_outputs["labels"].shape[1]
-    return LoadedExport(path, vocabulary, max_length, module.signatures, module, calibration)
+    signatures = dict(module.signatures)
+    if "absent" not in signatures[TAG_GIVEN].structured_input_signature[1]:
+        del signatures[TAG_GIVEN]  # of an older version, which took a list of names a row
+    return LoadedExport(path, vocabulary, max_length, signatures, module, calibration)
 
 
 def _make_tagger(model, vocabulary, decoding, calibration, part, precision, max_beam_size):

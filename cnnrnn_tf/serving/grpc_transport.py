@@ -11,7 +11,7 @@ try:
     with silence_native_stderr():
         import grpc
         import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+        from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 except ImportError as error:
     raise UserError(
         f"a gRPC client needs a package that is missing ({error}): pip install 'cnnrnn-tf[serving]'"
@@ -48,7 +48,7 @@ class GrpcTransport:
         if version is not None:
             request.model_spec.version.value = version
         for name, values in inputs.items():
-            request.inputs[name].CopyFrom(_to_proto(values))
+            request.inputs[name].CopyFrom(_to_proto(name, values))
         try:
             response = self._service.Predict(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
@@ -59,6 +59,20 @@ class GrpcTransport:
             raise ServingError(
                 f"{self._url} answers without a row of each output for each image: the model is no tagger"
             ) from None
+
+    def list_inputs(self, model, version, signature):
+        """Does what `RestTransport.list_inputs` does."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = model
+        if version is not None:
+            request.model_spec.version.value = version
+        found = get_model_metadata_pb2.SignatureDefMap()
+        try:
+            answer = self._service.GetModelMetadata(request, timeout=self._timeout_s)
+        except grpc.RpcError:
+            return None
+        answer.metadata["signature_def"].Unpack(found)
+        return sorted(found.signature_def[signature].inputs) if signature in found.signature_def else None
 
     def _describe(self, error):
         code, reason = error.code(), one_line(error.details() or "no reason given")
@@ -74,10 +88,15 @@ class GrpcTransport:
         return kind(f"{self._url} answers {code.name}: {reason}")
 
 
-def _to_proto(values):
-    leaf = values[0][0] if isinstance(values[0], list) else values[0]
-    dtype = {bytes: tf.string, str: tf.string, int: tf.int32, float: tf.float32}[type(leaf)]
-    return tf.make_tensor_proto(values, dtype)
+def _to_proto(name, values):
+    leaf = values
+    while isinstance(leaf, list) and leaf:
+        leaf = leaf[0]
+    dtype = {bytes: tf.string, str: tf.string, int: tf.int32, float: tf.float32}.get(type(leaf), tf.float32)
+    try:
+        return tf.make_tensor_proto(values, dtype)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: its rows differ in type or length; send them alike") from None
 
 
 def _read_rows(outputs):

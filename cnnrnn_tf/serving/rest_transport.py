@@ -49,21 +49,36 @@ class RestTransport:
             ServerUnavailable: another attempt may succeed.
             ServingError: any other failure.
         """
-        wanted = "" if version is None else f"/versions/{version}"
-        path = f"{self._prefix}/v1/models/{quote(model, safe='')}{wanted}:predict"
+        path = f"{self._find_model(model, version)}:predict"
         body = json.dumps({"signature_name": signature, "instances": _to_instances(inputs)}).encode()
-        status, answer = self._post(path, body)
+        status, answer = self._send(path, body)
         if status != http.client.OK:
             error = ServerUnavailable if status in _TRY_AGAIN else ServingError
             raise error(f"{self._url} answers {status}: {_read_error(answer)}")
         return self._read_rows(answer)
 
-    def _post(self, path, body):
+    def list_inputs(self, model, version, signature):
+        """Returns the names of a signature's inputs, sorted; None where the server does not say."""
+        try:
+            status, answer = self._send(f"{self._find_model(model, version)}/metadata", None)
+            if status != http.client.OK:
+                return None
+            signatures = json.loads(answer.decode())["metadata"]["signature_def"]["signature_def"]
+            return sorted(signatures[signature]["inputs"])
+        except (ServingError, ValueError, KeyError, TypeError):
+            return None
+
+    def _find_model(self, model, version):
+        wanted = "" if version is None else f"/versions/{version}"
+        return f"{self._prefix}/v1/models/{quote(model, safe='')}{wanted}"
+
+    def _send(self, path, body):
         connection = self._connect(self._host, self._port, timeout=self._timeout_s)
         try:
             self._open(connection)
             deadline, connected = time.monotonic() + self._timeout_s, connection.sock
-            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            method = "GET" if body is None else "POST"
+            connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             return response.status, _read_until(deadline, response, connected)
         except TimeoutError:

@@ -32,7 +32,7 @@ CLASSIFY = "classify"
 
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, name="image_bytes")
 _EXAMPLES = tf.TensorSpec([None], tf.string, name="inputs")  # the Classify API's own name
-_GIVEN = tf.TensorSpec([None, None], tf.string, name="given")
+_KNOWN = (tf.TensorSpec([None], tf.string, name="given"), tf.TensorSpec([None], tf.string, name="absent"))
 _OPTIONS = (
     tf.TensorSpec([None], tf.int32, name="beam_size"),
     tf.TensorSpec([None], tf.int32, name="min_length"),
@@ -51,6 +51,7 @@ class Tagger(tf.Module):
 
     A file that cannot be decoded costs its own row: `valid` is False there, `error` says why, the labels are
     "" and the numbers 0. No row depends on the others of its batch, and no files give no rows.
+    Sums round by the batch's size: of two paths as probable as each other but for that, either may be given.
 
     Args:
         model: a CNNRNN, built; its weights are shared with it, not copied, but for a CNN in bfloat16 and the
@@ -136,20 +137,23 @@ class Tagger(tf.Module):
         options = Options(beam_size, min_length, max_length, threshold)
         return self.answers.find_chosen_paths(*self._read(image_bytes), options)
 
-    @_signature(_IMAGE_BYTES, _GIVEN)
-    def tag_given(self, image_bytes, given):
-        """Tags image files of which some labels are known: they are among each answer's labels.
+    @_signature(_IMAGE_BYTES, *_KNOWN)
+    def tag_given(self, image_bytes, given, absent):
+        """Tags image files of which some labels are known to hold, or known not to.
 
         Args:
             image_bytes: <string>[batch], as in `serving_default`.
-            given: <string>[batch, any number], names of the known labels; "" and repetitions say nothing. An
-                unknown name, or more names than a path may have labels, is the row's error.
+            given: <string>[batch], names of labels that hold, joined by newlines; "" for none. They are among
+                the answer's labels.
+            absent: <string>[batch], names of labels that do not hold, likewise. No answer has one.
 
         Returns:
-            As `serving_default`. Marginals are among the paths that hold what is given, so that of a given
-            label is 1; `path_probability` stays the model's own, and is not scaled up to those paths.
+            As `serving_default`. Marginals are among the paths that agree with what is known, so that of a
+            given label is 1; `path_probability` stays the model's own, and is not scaled up to those paths.
+            An unknown name, one in both, or more given names than a path may have labels, is the row's error.
+            An image of which too many labels are absent for the configured minimum has fewer.
         """
-        return self.answers.find_given_paths(*self._read(image_bytes), given)
+        return self.answers.find_given_paths(*self._read(image_bytes), given, absent)
 
     @_signature(_IMAGE_BYTES)
     def scores(self, image_bytes):
@@ -268,9 +272,9 @@ class FeatureTagger(tf.Module):
             options = Options(beam_size, min_length, max_length, threshold)
             return answers.find_chosen_paths(*_check_features(features), options)
 
-        @_signature(spec, _GIVEN)
-        def tag_given(features, given):
-            return answers.find_given_paths(*_check_features(features), given)
+        @_signature(spec, *_KNOWN)
+        def tag_given(features, given, absent):
+            return answers.find_given_paths(*_check_features(features), given, absent)
 
         @_signature(spec)
         def scores(features):

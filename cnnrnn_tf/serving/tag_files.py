@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options
+from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, join_names
 from tfrecords.errors import UserError
 
 SERVING_DEFAULT = "serving_default"
@@ -16,7 +16,11 @@ SCORES = "scores"
 
 
 def tag_files(
-    tagger, files: Iterable[bytes], given: Sequence[str] = (), batch_size: int = 32
+    tagger,
+    files: Iterable[bytes],
+    given: Sequence[str] = (),
+    batch_size: int = 32,
+    absent: Sequence[str] = (),
 ) -> Iterator[TaggedImage]:
     """Tags image files batch by batch, reading no further ahead.
 
@@ -25,16 +29,23 @@ def tag_files(
         files: the content of each file.
         given: names of labels that all images are known to have.
         batch_size: images tagged at once; the answers do not depend on it.
+        absent: names of labels that no image has.
 
     Yields:
         A TaggedImage for each file, in order.
+
+    Raises:
+        UserError: labels are known, and an old export does not take them as they are sent now.
     """
+    known = {"given": join_names(given), "absent": join_names(absent, "absent")} if given or absent else {}
+    signature = TAG_GIVEN if known else SERVING_DEFAULT
+    if signature not in tagger.signatures:
+        raise UserError("this export takes known labels in an older form: export the run again")
     files = iter(files)
     while batch := list(itertools.islice(files, batch_size)):
         inputs = {"image_bytes": tf.constant(batch, tf.string)}
-        if given:
-            inputs["given"] = tf.constant([list(given)] * len(batch), tf.string)
-        outputs = tagger.signatures[TAG_GIVEN if given else SERVING_DEFAULT](**inputs)
+        inputs |= {name: tf.fill([len(batch)], text) for name, text in known.items()}
+        outputs = tagger.signatures[signature](**inputs)
         rows = {key: tensor.numpy() for key, tensor in outputs.items()}
         for i in range(len(batch)):
             yield _read_row({key: array[i] for key, array in rows.items()})

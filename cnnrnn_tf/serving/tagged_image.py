@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tfrecords.errors import UserError
 
 _INT32_LIMIT = 2**31
+SEPARATOR = "\n"  # between the names of a row's known labels
 AS_EXPORTED = -1  # what signature `tag` takes for an option that keeps its value of the export
 
 
@@ -47,19 +48,23 @@ def format_json(value) -> str:
     return text
 
 
-def check_options(options: Mapping[str, float], given: Sequence[str] = ()) -> None:
+def check_options(
+    options: Mapping[str, float], given: Sequence[str] = (), absent: Sequence[str] = ()
+) -> None:
     """Refuses options that no signature takes, whatever the model.
 
     Args:
         options: of `cnnrnn_tf.commands.search_options`, those that are named.
         given: labels that are given with them.
+        absent: labels that are known not to hold.
 
     Raises:
         UserError: labels are given, too; numbers out of range; or top_k with what steers a path.
     """
     named = ", ".join(options)
-    if given and options:
-        raise UserError(f"given labels and {named}: no signature takes both; leave out one")
+    if (given or absent) and options:
+        word = "given" if given else "absent"
+        raise UserError(f"{word} labels and {named}: no signature takes both; leave out one")
     for name, value in options.items():
         if not abs(value) < _INT32_LIMIT:  # NaN is not
             raise UserError(f"{name} {value}: no export takes such a number")
@@ -87,6 +92,23 @@ def rank_row(
         step_probabilities=(),
         path_probability=None,
     )
+
+
+def join_names(names: Sequence[str], word: str = "given") -> str:
+    r"""One row's known labels as a request carries them.
+
+    >>> join_names(["sky", "sea, ocean"])
+    'sky\nsea, ocean'
+
+    Raises:
+        UserError: a name holds a newline, which would make two of it; or `names` is one text and no list.
+    """
+    if isinstance(names, str):
+        raise UserError(f"{word} {names!r}: expected a list of names, such as [{names!r}]")
+    for name in names:
+        if SEPARATOR in name:
+            raise UserError(f"{word} label {name!r}: a name with a newline cannot be sent")
+    return SEPARATOR.join(names)
 
 
 def fill_options(options: Mapping[str, float], given: Sequence[str] = ()) -> dict[str, float]:

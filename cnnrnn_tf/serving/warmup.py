@@ -82,8 +82,8 @@ def _make_model_spec(name):
 def _make_input(key, spec, num_rows, max_length):
     if key == "image_bytes":
         return np.array([draw_photograph(*_PHOTOGRAPH_PX)] * num_rows, object)
-    if key == "given":
-        return np.array([[""] * max_length] * num_rows, object)
+    if key in ("given", "absent"):
+        return np.array([""] * num_rows, object)
     if key == "features":
         return np.zeros([num_rows, spec.shape[1]], np.float32)
     value = {"beam_size": 1, "min_length": 0, "max_length": max_length, "threshold": 0.0}[key]
