@@ -5,6 +5,7 @@ is no image, and each alone; in a TF1 session and in Python batched. Labels must
 so, for another order of adding up is no fault.
 """
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from cnnrnn_tf.serving.example_inputs import make_inputs, make_rows, take_rows, 
 from cnnrnn_tf.serving.examples import IMAGE_FEATURE
 from cnnrnn_tf.serving.fresh_process import C_API, TF1, LoadError, public_signatures, run_calls
 from cnnrnn_tf.serving.text_lints import BINARY_SUFFIX, is_utf8
+from cnnrnn_tf.serving.ties import Ties
 from cnnrnn_tf.serving.warmup_lint import WARMUP_FILE
 from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
@@ -123,9 +125,15 @@ def _compare(export, images, warmup, latency, timeout_s, findings):
         findings.problems.append(f"the C API does not load it: {explain(error)}")
         return  # what one loader refuses, the others need not repeat
     tolerance = _find_tolerance(export)
+    ties = Ties(
+        export.path, inputs, functools.partial(_is_equal, tolerance=max(tolerance, _TOLERANCE)), timeout_s
+    )
+    with show_progress("running images in batches of their own copies"):
+        ties.look_for({name: _find_moving_rows(answers[name], tolerance) for name in signatures})
     for name, signature in signatures.items():
         findings.problems += [
-            f"in the C API, {name}: {each}" for each in check_rows(answers[name], signature, tolerance)
+            f"in the C API, {name}: {each}"
+            for each in check_rows(answers[name], signature, tolerance, ties.rows)
         ]
     if not findings.problems:
         _check_validity(answers, signatures, findings)
@@ -134,17 +142,21 @@ def _compare(export, images, warmup, latency, timeout_s, findings):
     findings.passed.append(
         f"the C API, in a process without TensorFlow's Python, loads it and runs {', '.join(signatures)}"
     )
-    findings.passed.append(
-        f"each of {count('image', len(images))} has the same answer alone, batched, and beside a row that "
-        "is no image"
-    )
+    num_compared = len(images) - len(ties.rows)
+    if num_compared or not images:
+        findings.passed.append(
+            f"each of {count('image', num_compared)} has the same answer alone, batched, and beside a row that "
+            "is no image"
+        )
     findings.tell_new()
     with show_progress("running it in a TF1 session and in Python"):
-        _compare_with_others(export, inputs, answers, len(images), timeout_s, findings)
+        _compare_with_others(export, inputs, answers, len(images), ties, findings)
+    if ties.rows:
+        findings.notes.append(_describe_ties(ties.rows, len(images)))
 
 
-def check_rows(answers, signature, tolerance=_TOLERANCE):
-    """Returns what is wrong with a signature's Answers."""
+def check_rows(answers, signature, tolerance=_TOLERANCE, ties=frozenset()):
+    """Returns what is wrong with a signature's Answers, leaving out the rows `ties`."""
     if isinstance(answers.good, str):
         return [f"images fail: {explain(answers.good)}"]
     if isinstance(answers.mixed, str):
@@ -156,26 +168,58 @@ def check_rows(answers, signature, tolerance=_TOLERANCE):
         return [f"an image alone fails, and a batch does not: {explain(answers.alone)}"]
     problems = [
         f"output {key!r} of good rows changes when a row that is no image is added: guard the decoding by row"
-        for key in find_differences(answers.good, answers.mixed, tolerance)
+        for key in find_differences(answers.good, answers.mixed, tolerance, ties)
     ]
     problems += [
         f"output {key!r} of an image depends on the others of its batch ({how})"
-        for key, how in find_differences(answers.good, answers.alone, tolerance).items()
+        for key, how in find_differences(answers.good, answers.alone, tolerance, ties).items()
     ]
     if takes_images(signature) and "valid" in answers.mixed and np.any(answers.mixed["valid"][-1]):
         problems.append("output 'valid' is True for a row that is no image")
     return problems + _check_text(answers.mixed)
 
 
-def find_differences(first, second, tolerance):
-    """Returns {output name: where its rows differ first}; rows that only `second` has are not compared."""
+def find_differences(first, second, tolerance, ties=frozenset()):
+    """Returns {output name: where its rows differ first}.
+
+    Rows that only `second` has are not compared, nor the rows `ties`.
+    """
     different = {}
     for key in sorted(first):
         for row, (one, other) in enumerate(zip(first[key], second[key], strict=False)):
-            if not _is_equal(one, other, tolerance):
+            if row not in ties and not _is_equal(one, other, tolerance):
                 different[key] = f"image {row + 1}: {_brief(one)} and {_brief(other)}"
                 break
     return different
+
+
+def _find_moving_rows(answers, tolerance):
+    """Returns the rows whose answer changes with their company."""
+    if any(isinstance(each, str) for each in (answers.good, answers.mixed, answers.alone)):
+        return set()
+    return {
+        row
+        for others in (answers.mixed, answers.alone)
+        for row in _find_different_rows(answers.good, others, tolerance)
+    }
+
+
+def _find_different_rows(first, second, tolerance):
+    return {
+        row
+        for key in first
+        for row, (one, other) in enumerate(zip(first[key], second[key], strict=False))
+        if not _is_equal(one, other, tolerance)
+    }
+
+
+def _describe_ties(rows, num_images):
+    which = f"image {min(rows) + 1}" if len(rows) == 1 else f"{len(rows)} of {num_images} images"
+    text = (
+        f"at a tie: rounding decides between equally probable paths for {which}, which differs in batches of "
+        "its own copies; such answers change with the batch's size, and were not compared"
+    )
+    return text if len(rows) < num_images else f"{text}; no image was: pass others with --images"
 
 
 def explain(error):
@@ -342,13 +386,13 @@ def _check_text(outputs):
     return problems
 
 
-def _compare_with_others(export, inputs, answers, num_images, timeout_s, findings):
+def _compare_with_others(export, inputs, answers, num_images, ties, findings):
     """Runs the images in a TF1 session and here in Python, at the same time, in the batches of `good`."""
     batches = _split(range(num_images), MAX_BATCH)
     calls = [(name, take_rows(arrays, batch)) for name, arrays in inputs.items() for batch in batches]
     with ThreadPoolExecutor() as pool:
         others = {
-            "a TF1 session": pool.submit(_run_tf1, export, calls, timeout_s),
+            "a TF1 session": pool.submit(_run_tf1, export, calls, ties.timeout_s),
             "Python": pool.submit(_run_python, export, calls),
         }
     for runtime, future in others.items():
@@ -363,9 +407,10 @@ def _compare_with_others(export, inputs, answers, num_images, timeout_s, finding
             if isinstance(found, str):
                 problems.append(f"in {runtime}, {name}: images fail: {explain(found)}")
                 continue
+            ties.look_for({name: _find_different_rows(answers[name].good, found, _TOLERANCE)})
             problems += [
                 f"the C API and {runtime} disagree on output {key!r} of {name} ({how})"
-                for key, how in find_differences(answers[name].good, found, _TOLERANCE).items()
+                for key, how in find_differences(answers[name].good, found, _TOLERANCE, ties.rows).items()
             ]
         findings.problems += problems
         if not problems:
