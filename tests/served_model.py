@@ -5,6 +5,7 @@ protocol buffers are imported (`import_protos`).
 """
 
 import importlib.util
+import os
 import sys
 import threading
 import types
@@ -99,8 +100,9 @@ class Batcher:
 
     Rows are joined along the first dimension, and filled up to the next of the allowed batch sizes with the
     first row of the last request. If the run fails, or the requests do not fit together, all of them fail.
-    With `pad_variable_length_inputs`, narrower inputs are widened with the first value of their request.
-    At most `num_batch_threads` batches run at once.
+    With `pad_variable_length_inputs`, narrower inputs are widened with the first value of their request, and
+    inputs of different ranks end the process, as they end the server. A request without rows waits for the
+    end of a batch that has some. At most `num_batch_threads` batches run at once.
     """
 
     def __init__(
@@ -111,11 +113,13 @@ class Batcher:
         allowed_batch_sizes,
         pad_variable_length_inputs=False,
         num_batch_threads=2,
+        die=os.abort,
     ):
         self._run, self._threads = run, threading.Semaphore(num_batch_threads)
         self._max_batch_size, self._timeout_s = max_batch_size, batch_timeout_s
         self._allowed, self._pads = allowed_batch_sizes, pad_variable_length_inputs
         self._lock, self._open = threading.Lock(), None
+        self._die, self._ran, self._last = die, threading.Condition(), None
 
     def run(self, inputs):
         sizes = {len(array) for array in inputs.values()}
@@ -130,6 +134,8 @@ class Batcher:
                 "INVALID_ARGUMENT",
                 f"Task size {size} is larger than maximum input batch size {self._max_batch_size}",
             )
+        if size == 0:
+            return self._wait_for_rows()
         with self._lock:
             batch = self._open
             leads = batch is None or batch.size + size > self._max_batch_size
@@ -147,6 +153,15 @@ class Batcher:
             raise batch.error
         return {name: array[start : start + size] for name, array in batch.outputs.items()}
 
+    def _wait_for_rows(self):
+        with self._ran:
+            before = self._last
+            self._ran.wait_for(lambda: self._last is not before)
+            batch = self._last
+        if batch.error is not None:
+            raise batch.error
+        return {name: array[:0] for name, array in batch.outputs.items()}
+
     def _process(self, batch):
         batch.closed.wait(self._timeout_s)
         with self._lock:
@@ -159,6 +174,9 @@ class Batcher:
             batch.error = error
         finally:
             batch.done.set()
+            with self._ran:
+                self._last = batch
+                self._ran.notify_all()
 
     def _join(self, batch):
         filling = next(size for size in self._allowed if size >= batch.size) - batch.size
@@ -170,7 +188,11 @@ class Batcher:
         return joined
 
     def _fit(self, name, arrays):
-        """Arrays of one shape but for the rows."""
+        """Arrays of one type, and of one shape but for the rows."""
+        if len({array.dtype for array in arrays}) > 1:
+            raise ServerError(
+                "INVALID_ARGUMENT", f"Tensors with name '{name}' from different tasks have different types"
+            )
         if len({array.shape[1:] for array in arrays}) == 1:
             return arrays
         if not self._pads:
@@ -182,6 +204,8 @@ class Batcher:
             )
         if any(array.size == 0 for array in arrays):
             raise ServerError("INVALID_ARGUMENT", "Got empty tensor in batch of non-empty tensors.")
+        if len({array.ndim for array in arrays}) > 1:
+            self._die()  # tensor_shape.cc: Check failed: d < dims()
         width = max(array.shape[1] for array in arrays)
         return [
             np.pad(each, [(0, 0), (0, width - each.shape[1])], constant_values=each.flat[0])
