@@ -12,7 +12,8 @@ is missed, the same count for good rows among other good ones says whether the m
 
 Through the stand-in for TensorFlow Serving of the tests, REST and gRPC: six clients at once send the same
 files, 6 beside 2 good ones in a request, and the stand-in joins requests to batches of up to 32 rows. There
-the same row is in another batch, of another size, each time.
+the same row is in another batch, of another size, each time. Last, malformed requests (the wrong rank or
+type, no rows): which of them fail a good request that the server joins them with.
 """
 
 import argparse
@@ -61,6 +62,7 @@ def main() -> int:
         export_dir, signature = export_small_model(Path(folder))
         measure_c_api(export_dir, signature, options.count, targets)
         measure_server(export_dir, options.count, targets)
+        measure_requests(export_dir, targets)
     return targets.status
 
 
@@ -162,6 +164,23 @@ def measure_server(export_dir: Path, count: int, targets: Targets) -> None:
     targets.check("largest difference of a number of a good row", difference, at_most=MAX_DIFFERENCE)
     targets.check("requests a batch", found["requests"] / num_runs, at_least=1.2)
     targets.check("modules of TensorFlow's Python in the stand-in", len(log["tensorflow"]), at_most=0)
+
+
+def measure_requests(export_dir: Path, targets: Targets) -> None:
+    """Sends malformed requests beside good ones to a stand-in that joins them, without padding."""
+    from malformed import GOOD_FILES
+    from malformed_requests import BATCHING, MALFORMED, send_both
+    from serving_stand_in import start_stand_in
+
+    print("---- malformed requests, each joined with a good one: HTTP status of both")
+    image, unexpected = next(iter(GOOD_FILES.values())), 0
+    with start_stand_in(export_dir, "--batching", json.dumps(BATCHING)) as server:
+        for request in MALFORMED:
+            found = send_both(server.rest_url, request, image)
+            unexpected += found != (request.bad, request.good)
+            allowed = "" if request.good == 200 else "   the server fails all that it joins with it"
+            print(f"  {request.name:<28} {found[0]}   the good one {found[1]}{allowed}")
+    targets.check("requests that were answered otherwise than the server does", unexpected, at_most=0)
 
 
 class _Requests:
