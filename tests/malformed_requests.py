@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-BATCHING = {"max_batch_size": 2, "batch_timeout_s": 1.0, "allowed_batch_sizes": [2]}
+BATCHING = {"max_batch_size": 2, "batch_timeout_s": 0.5, "allowed_batch_sizes": [2]}
 DEAD = "no server"  # the connection was refused, or closed without an answer
 
 
@@ -75,9 +75,11 @@ def ask(rest_url: str, body: dict) -> Any:
     """Returns the HTTP status of a request, or DEAD."""
     data = json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(f"{rest_url}/v1/models/tagger:predict", data, timeout=30) as response:
+        with urllib.request.urlopen(f"{rest_url}/v1/models/tagger:predict", data, timeout=120) as response:
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
+    except TimeoutError:  # an OSError too, and no sign of death
+        raise
     except OSError:  # URLError and a closed connection are both
         return DEAD

@@ -9,22 +9,14 @@ import pytest
 from malformed_requests import BATCHING, DEAD, MALFORMED, ask, send_both
 from served_model import Batcher, ServerError
 from serving_stand_in import start_stand_in
-from tiny_model import VOCABULARY, make_model, make_photograph
-
-from cnnrnn_tf.config import DecodingConfig
-from cnnrnn_tf.serving.export import export
+from tiny_model import make_photograph
 
 IMAGE = make_photograph(0)
 
 
 @pytest.fixture(scope="module")
-def version(tmp_path_factory):
-    return export(make_model(), VOCABULARY, DecodingConfig(max_length=3), tmp_path_factory.mktemp("joined"))
-
-
-@pytest.fixture(scope="module")
-def stand_in(version):
-    with start_stand_in(version, "--batching", json.dumps(BATCHING)) as running:
+def stand_in(tiny_export):
+    with start_stand_in(tiny_export, "--batching", json.dumps(BATCHING)) as running:
         yield running
 
 
@@ -33,9 +25,9 @@ def test_a_malformed_request_fails_no_other_where_the_server_allows_it(stand_in,
     assert send_both(stand_in.rest_url, request_, IMAGE) == (request_.bad, request_.good)
 
 
-def test_with_padding_one_input_of_the_wrong_rank_ends_the_server(version):
+def test_with_padding_one_input_of_the_wrong_rank_ends_the_server(tiny_export):
     padding = json.dumps({**BATCHING, "pad_variable_length_inputs": True})
-    with start_stand_in(version, "--batching", padding) as running:
+    with start_stand_in(tiny_export, "--batching", padding) as running:
         assert send_both(running.rest_url, MALFORMED[0], IMAGE) == (DEAD, DEAD)
         assert ask(running.rest_url, {"instances": ["a"]}) == DEAD
 

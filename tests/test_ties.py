@@ -89,4 +89,4 @@ def test_a_failure_among_copies_is_no_tie(monkeypatch):
     ],
 )
 def test_ties_are_told_in_a_note(rows, words):
-    assert words in comparison._describe_ties(rows, NUM_IMAGES)
+    assert words in ties.describe_ties(rows, NUM_IMAGES)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cnnrnn_tf.serving.rest_transport import RestTransport
 from cnnrnn_tf.serving.tagged_image import TaggedImage, check_options, fill_options, join_names, rank_row
-from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError
+from cnnrnn_tf.serving.transport_errors import RequestRefused, ServerUnavailable, ServingError
 from tfrecords.conversion import make_sendable
 from tfrecords.errors import UserError
 
@@ -164,9 +164,7 @@ class Client:
     def _ask(self, signature, inputs):
         try:
             return self._transport.predict(self._model, self._version, signature, inputs)
-        except ServerUnavailable:
-            raise
-        except ServingError as error:
+        except RequestRefused as error:
             expected = self._transport.list_inputs(self._model, self._version, signature)
             if expected is None or expected == sorted(inputs):
                 raise

@@ -18,7 +18,7 @@ from cnnrnn_tf.serving.example_inputs import make_inputs, make_rows, take_rows, 
 from cnnrnn_tf.serving.examples import IMAGE_FEATURE
 from cnnrnn_tf.serving.fresh_process import C_API, TF1, LoadError, public_signatures, run_calls
 from cnnrnn_tf.serving.text_lints import BINARY_SUFFIX, is_utf8
-from cnnrnn_tf.serving.ties import Ties
+from cnnrnn_tf.serving.ties import Ties, describe_ties
 from cnnrnn_tf.serving.warmup_lint import WARMUP_FILE
 from tfrecords.progress import show_progress
 from tfrecords.quiet import silence_native_stderr
@@ -145,14 +145,14 @@ def _compare(export, images, warmup, latency, timeout_s, findings):
     num_compared = len(images) - len(ties.rows)
     if num_compared or not images:
         findings.passed.append(
-            f"each of {count('image', num_compared)} has the same answer alone, batched, and beside a row that "
-            "is no image"
+            f"each of {count('image', num_compared)} has the same answer alone, batched, and beside a row "
+            "that is no image"
         )
     findings.tell_new()
     with show_progress("running it in a TF1 session and in Python"):
         _compare_with_others(export, inputs, answers, len(images), ties, findings)
     if ties.rows:
-        findings.notes.append(_describe_ties(ties.rows, len(images)))
+        findings.notes.append(describe_ties(ties.rows, len(images)))
 
 
 def check_rows(answers, signature, tolerance=_TOLERANCE, ties=frozenset()):
@@ -211,15 +211,6 @@ def _find_different_rows(first, second, tolerance):
         for row, (one, other) in enumerate(zip(first[key], second[key], strict=False))
         if not _is_equal(one, other, tolerance)
     }
-
-
-def _describe_ties(rows, num_images):
-    which = f"image {min(rows) + 1}" if len(rows) == 1 else f"{len(rows)} of {num_images} images"
-    text = (
-        f"at a tie: rounding decides between equally probable paths for {which}, which differs in batches of "
-        "its own copies; such answers change with the batch's size, and were not compared"
-    )
-    return text if len(rows) < num_images else f"{text}; no image was: pass others with --images"
 
 
 def explain(error):

@@ -3,7 +3,13 @@
 Its messages hold TensorFlow's, so this imports TensorFlow, which takes seconds; REST does not.
 """
 
-from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError, describe_timeout, one_line
+from cnnrnn_tf.serving.transport_errors import (
+    RequestRefused,
+    ServerUnavailable,
+    ServingError,
+    describe_timeout,
+    one_line,
+)
 from tfrecords.errors import UserError
 from tfrecords.quiet import silence_native_stderr
 
@@ -18,6 +24,7 @@ except ImportError as error:
     ) from None
 
 _TRY_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),  # photographs: 4 MB, the default, holds one or two
     ("grpc.max_receive_message_length", -1),
@@ -84,7 +91,8 @@ class GrpcTransport:
                 f"no server at {self._url} ({reason}): start it, or correct the URL; for a REST port write "
                 "http:// before it"
             )
-        kind = ServerUnavailable if code in _TRY_AGAIN else ServingError
+        kind = RequestRefused if code in _REFUSED else ServingError
+        kind = ServerUnavailable if code in _TRY_AGAIN else kind
         return kind(f"{self._url} answers {code.name}: {reason}")
 
 

@@ -10,7 +10,13 @@ import ssl
 import time
 from urllib.parse import quote, urlsplit
 
-from cnnrnn_tf.serving.transport_errors import ServerUnavailable, ServingError, describe_timeout, one_line
+from cnnrnn_tf.serving.transport_errors import (
+    RequestRefused,
+    ServerUnavailable,
+    ServingError,
+    describe_timeout,
+    one_line,
+)
 
 _TRY_AGAIN = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
 _CLOSED = (http.client.RemoteDisconnected, http.client.IncompleteRead, OSError)
@@ -53,7 +59,8 @@ class RestTransport:
         body = json.dumps({"signature_name": signature, "instances": _to_instances(inputs)}).encode()
         status, answer = self._send(path, body)
         if status != http.client.OK:
-            error = ServerUnavailable if status in _TRY_AGAIN else ServingError
+            error = RequestRefused if status == http.client.BAD_REQUEST else ServingError
+            error = ServerUnavailable if status in _TRY_AGAIN else error
             raise error(f"{self._url} answers {status}: {_read_error(answer)}")
         return self._read_rows(answer)
 

@@ -62,3 +62,13 @@ class Ties:
             for key in alone
             for copy in answer[key]
         )
+
+
+def describe_ties(rows: set[int], num_images: int) -> str:
+    """Says which images were not compared, and why."""
+    which = f"image {min(rows) + 1}" if len(rows) == 1 else f"{len(rows)} of {num_images} images"
+    text = (
+        f"at a tie: rounding decides between equally probable paths for {which}, which differs in batches of "
+        "its own copies; such answers change with the batch's size, and were not compared"
+    )
+    return text if len(rows) < num_images else f"{text}; no image was: pass others with --images"

@@ -9,6 +9,10 @@ class ServingError(UserError):
     """The server answered with an error, or not in time: asking it the same again would not help."""
 
 
+class RequestRefused(ServingError):
+    """The server finds the request itself at fault."""
+
+
 class ServerUnavailable(ServingError):
     """No server is there, or it is overloaded or restarting: the same request may succeed in a moment."""
 
