@@ -80,6 +80,8 @@ CONDITIONS = 20  # what an option demands of an image repeats after as many imag
 GIVEN_CASES = [(), (3,), (0, 5), (1, 2, 4), (0, 2, 3)]
 GIVEN = [GIVEN_CASES[row % 5] for row in EACH]
 GIVEN_MASK = np.array([[label in given for label in range(LABELS)] for given in GIVEN])
+ABSENT = [[(), (1,), (3, 4), (5,)][row % 4] for row in EACH]  # some are given too: absent outranks it
+ABSENT_MASK = np.array([[label in absent for label in range(LABELS)] for absent in ABSENT])
 RANK = np.array([4, 0, 5, 2, 1, 3])  # label 1 comes first in the fixed order, label 2 last
 PREFIXES = [[(), (5,), (2, 0), (4, 1, 3)][row % 4] for row in EACH]
 PREFIX_ROWS = np.array([(*prefix, 0, 0, 0)[:3] for prefix in PREFIXES], np.int32)
@@ -116,6 +118,12 @@ for name, (options, allows) in {
     "given labels in order": (
         dict(max_length=4, given=GIVEN_MASK, given_in_order=RANK),
         lambda row, path: holds_given(row, path) and follows_order(row, path),
+    ),
+    "given and absent labels": (
+        dict(max_length=3, given=GIVEN_MASK, absent=ABSENT_MASK),
+        lambda row, path: (
+            set(GIVEN[row]) - set(ABSENT[row]) <= set(path) <= set(range(LABELS)) - set(ABSENT[row])
+        ),
     ),
     "a prefix": (
         dict(max_length=3, prefix=PREFIX_ROWS, prefix_lengths=PREFIX_LENGTHS),
@@ -420,6 +428,11 @@ def test_the_loop_runs_as_many_steps_as_the_longest_search_needs():
         ("maximum over prefix", dict(prefix=[[SEA, SKY]], prefix_lengths=[2], row_max_length=[1]), (SEA,)),
         ("prefix over order", dict(prefix=[[2]], prefix_lengths=[1], given=[[True, False, False]],
                                    given_in_order=[0, 1, 2]), (SEA, SKY)),
+        ("absent", dict(absent=[[True, False, False]], min_length=1), (CLOUDS,)),
+        ("absent over the minimum", dict(absent=[[True, False, True]], min_length=3), (CLOUDS,)),
+        ("all labels are absent", dict(absent=[[True] * 3], min_length=2), ()),
+        ("absent over given", dict(absent=[[True, False, False]], given=[[True, True, False]]), (CLOUDS,)),
+        ("prefix over absent", dict(absent=[[False, False, True]], prefix=[[2]], prefix_lengths=[1]), (SEA,)),
         ("an empty prefix", dict(prefix=np.zeros([1, 0], int), prefix_lengths=[0]), ()),
     ],
 )  # fmt: skip
