@@ -541,28 +541,23 @@ def test_an_export_says_nothing_of_where_the_data_were(finished, data_dir):
     assert "data_dir" not in runs.load_facts(finished).environment
 
 
-def move_to(data_dir, finished):
-    """The finished run as if its records lay in `data_dir`."""
-    loaded = runs.load_run(finished)
-    moved = dataclasses.replace(loaded.config.data, data_dir=data_dir)
-    return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, data=moved))
-
-
 def test_images_that_changed_places_since_are_neither_resumed_nor_evaluated(finished, tmp_path):
     """The same images, labels and counts, one image of train now in test: a leak that no count shows."""
     train, test = list(annotate("train", 160)), list(annotate("test", 24))
     train[8], test[0] = test[0], train[8]
     build(SquaresSource({"train": train, "test": test}), "squares", tmp_path, workers=1, progress=False)
-    moved = move_to(tmp_path, finished)
+    loaded = runs.load_run(finished)
     stopped = shutil.copytree(finished, tmp_path / "stopped")
     (stopped / "metrics.json").unlink()
-    moved.config.save(stopped / "config.json")
-    for act in (lambda: evaluate.evaluate_run(moved), lambda: run.resume(stopped)):
+    for act in (
+        lambda: evaluate.evaluate_run(loaded, data_dir=tmp_path),
+        lambda: run.resume(stopped, data_dir=tmp_path),
+    ):
         with pytest.raises(UserError, match=r"was built again since .* began, from other images"):
             act()
     (stopped / "environment.json").write_text("{}")
     with pytest.raises(UserError, match="does not say which records the run was trained on"):
-        run.resume(stopped)
+        run.resume(stopped, data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("act", ["train", "evaluate", "report"])
@@ -589,7 +584,7 @@ def test_shards_that_are_not_as_they_were_built_are_told_at_once(finished, data_
         if act == "train":
             run.train(configure(tmp_path), tmp_path / "runs", "never")
         elif act == "evaluate":
-            evaluate.evaluate_run(move_to(tmp_path, finished))
+            evaluate.evaluate_run(runs.load_run(finished), data_dir=tmp_path)
         else:
             summarize(tmp_path / "squares")
     assert not (tmp_path / "runs").exists()
@@ -600,7 +595,7 @@ def stopped(data_dir, tmp_path, monkeypatch):
     """A run that was stopped in its third epoch."""
     make = run.make_callbacks
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(run, "make_callbacks", lambda *args: make(*args, progress=StopAt(2)))
+        patched.setattr(run, "make_callbacks", lambda *args: [StopAt(2), *make(*args)])
         run.train(configure(data_dir), tmp_path, "stopped")
     return tmp_path / "squares" / "stopped"
 
