@@ -379,7 +379,7 @@ def test_a_file_of_another_program_is_measured(tmp_path, capsys):
     scores = write_foreign(tmp_path / "mine.jsonl", "test", 40, 0)
     write_foreign(tmp_path / "other.jsonl", "holdout", 40, 1)
     command = ["evaluate", "--predictions", str(tmp_path / "mine.jsonl"), "--holdout"]
-    assert cnnrnn([*command, str(tmp_path / "other.jsonl"), "--protocol", "srn"]) == 0
+    assert cnnrnn([*command, str(tmp_path / "other.jsonl"), "--protocol", "srn", "--verbose"]) == 0
     assert "the scores in the file" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "mine-metrics-srn.json").read_text())
     reached = sum(value >= 0.5 for image in scores for value in image.values())

@@ -301,7 +301,7 @@ def test_an_image_of_which_nothing_is_known_does_not_count():
     metrics = evaluate(test)
     assert (metrics["images"], metrics["images_in_split"]) == (2, 3)
     assert find_row(metrics, "best path")["O-P"] == 1 / 2
-    with pytest.raises(UserError, match="none of the 3 images of 'test' counts under protocol 'free'"):
+    with pytest.raises(UserError, match="none of 3 images of 'test' counts under protocol 'free'"):
         evaluate(from_rows(HAND.labels, HAND.scores, [[], [], []], np.zeros((3, 4))))
 
 
