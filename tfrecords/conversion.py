@@ -11,6 +11,7 @@ import warnings
 from typing import NamedTuple
 
 from tfrecords.exif import ORIENTATION_TAG
+from tfrecords.magic import AVIF, BMP, HEAD_BYTES, HEIC, JPEG_2000, TIFF, find_format
 
 LOSSY, LOSSLESS = "JPEG", "PNG"
 
@@ -26,19 +27,7 @@ TARGETS = {
 QUALITY = 95
 """Of the JPEGs that are made of lossy originals."""
 
-_FTYP_BRANDS = (
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"mif1",
-    b"mif2",
-    b"msf1",
-    b"avif",
-    b"avis",
-)
+_CONVERTIBLE = frozenset([HEIC, AVIF, TIFF, JPEG_2000, BMP])
 _MAX_JPEG_SIDE = 65_500  # px, of libjpeg
 # The orders of bytes in a BMP that TensorFlow reads as Pillow does; palettes it takes for shades of grey.
 _PLAIN_BMP = {("raw", order) for order in ("BGR", "BGRX", "BGRA", "L")}
@@ -56,15 +45,12 @@ class Converted(NamedTuple):
 
 def looks_convertible(data: bytes) -> bool:
     """Whether the first bytes are of a format that may need a conversion."""
-    is_iso_media = data[4:8] == b"ftyp" and data[8:12] in _FTYP_BRANDS
-    return is_iso_media or data.startswith(
-        (b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"BM")
-    )
+    return find_format(data[:HEAD_BYTES]) in _CONVERTIBLE
 
 
 def is_heif(data: bytes) -> bool:
     """Whether the first bytes are those of a HEIC or HEIF file, which Pillow reads with pillow-heif alone."""
-    return data[4:8] == b"ftyp" and data[8:12] in _FTYP_BRANDS[:9]
+    return find_format(data[:HEAD_BYTES]) == HEIC
 
 
 def register_heif() -> bool:

@@ -11,6 +11,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 
+from tfrecords.magic import HEAD_BYTES, ICON, ISO_MEDIA, find_format
 from tfrecords.words import count
 
 IMAGE_SUFFIXES = frozenset(
@@ -19,28 +20,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Of the names of image files, in lower case."""
 
-HEAD_BYTES = 16
-"""So many of a file's first bytes say whether it is an image."""
-
-# What image files begin with; ? is any byte. Films share the container of HEIC and AVIF, not their brands.
-_ISO_BRANDS = ["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "mif2", "msf1", "avif", "avis"]
-_MAGIC = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    *(b"BM????????????" + bytes([size, 0]) for size in (12, 40, 52, 56, 64, 108, 124)),
-    b"RIFF????WEBP",
-    *(b"????ftyp" + brand.encode() for brand in _ISO_BRANDS),
-    b"II*\0",  # TIFF
-    b"MM\0*",
-    b"II\xbc\x01",  # JPEG XR
-    b"\xff\x0a",  # JPEG XL
-    b"\0\0\0\x0cJXL ",
-    b"\0\0\0\x0cjP  ",  # JPEG 2000
-    b"\xff\x4f\xff\x51",
-    b"8BPS\0\1",  # Photoshop
-)
+_NO_PHOTOGRAPHS = ("", ISO_MEDIA, ICON)
 _NUM_KINDS = 5  # that a summary names
 
 
@@ -50,7 +30,7 @@ def looks_like_image(head: bytes) -> bool:
     >>> looks_like_image(b"RIFF\x10\0\0\0WEBPVP8 "), looks_like_image(b"RIFF\x10\0\0\0WAVEfmt ")
     (True, False)
     """
-    return any(_matches(head, magic) for magic in _MAGIC)
+    return find_format(head) not in _NO_PHOTOGRAPHS
 
 
 def is_named_like_image(name: str) -> bool:
@@ -146,15 +126,6 @@ def sort_out(names, judge: Callable[[str], tuple[bool, str]], others: Counter[st
 def open_regular(path: str | os.PathLike):
     """Opens a file for reading; never waits for a pipe. Raises: OSError."""
     return open(path, "rb", opener=_open_at_once)
-
-
-def _matches(head: bytes, magic: bytes) -> bool:
-    parts, place = magic.split(b"?"), 0
-    for part in parts:
-        if not head.startswith(part, place):
-            return False
-        place += len(part) + 1
-    return len(head) >= len(magic)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnrnn_tf.serving.export import load_export
-from cnnrnn_tf.serving.file_kinds import HEAD_BYTES, is_named_like_image, looks_like_image, sort_out
+from cnnrnn_tf.serving.file_kinds import is_named_like_image, looks_like_image, sort_out
 from cnnrnn_tf.serving.image_files import MAX_FILE_BYTES, read_image
 from cnnrnn_tf.serving.image_walk import sort_key, walk_images
 from cnnrnn_tf.serving.tag_files import with_options
@@ -39,6 +39,7 @@ from cnnrnn_tf.serving.tag_output import check_state, format_row, parse_row
 from tfrecords.beam import run_pipeline
 from tfrecords.conversion import make_sendable
 from tfrecords.errors import UserError
+from tfrecords.magic import HEAD_BYTES
 from tfrecords.progress import Progress, show_progress
 from tfrecords.urls import delete, is_url, join_path, open_file, write_whole
 

@@ -28,38 +28,15 @@ from tfrecords.decoding.file_bytes import (
     pick,
     read_bytes,
 )
+from tfrecords.magic import DECODED, HEAD_BYTES, MAGIC
 
 MAX_BLOCKS = 1024  # JPEG segments, what may start a scan, or EXIF tags: so many are looked at
 MAX_PASSES = 32  # scans of a JPEG, of which programs write a dozen, or compressed texts of a PNG
 
 JPEG, PNG, GIF, BMP, WEBP, OTHER, UNKNOWN = range(7)  # OTHER: an image that TensorFlow does not decode
 
-# What files begin with; ? is any byte. Of other images, the name by which an answer calls them.
-_MAGIC = (
-    (JPEG, b"\xff\xd8\xff", ""),
-    (PNG, b"\x89PNG\r\n\x1a\n????IHDR", ""),
-    (GIF, b"GIF87a", ""),
-    (GIF, b"GIF89a", ""),
-    *((BMP, b"BM????????????" + bytes([size, 0]), "") for size in (12, 40, 52, 56, 64, 108, 124)),
-    (WEBP, b"RIFF????WEBP", ""),
-    *((OTHER, b"????ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
-    *(
-        (OTHER, b"????ftyp" + brand, "HEIC")
-        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
-    ),
-    *((OTHER, b"????ftyp" + brand, "HEIC") for brand in (b"mif1", b"mif2", b"msf1")),
-    (OTHER, b"????ftyp", "a video or another ISO media file"),
-    (OTHER, b"II*\0", "TIFF"),
-    (OTHER, b"MM\0*", "TIFF"),
-    (OTHER, b"II\xbc\x01", "JPEG XR"),
-    (OTHER, b"\xff\x0a", "JPEG XL"),
-    (OTHER, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (OTHER, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (OTHER, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (OTHER, b"8BPS", "a Photoshop document"),
-    (OTHER, b"\0\0\x01\0", "an icon (ICO)"),
-)
-SERVED_FORMATS = "JPEG, PNG, GIF, BMP or WebP"
+_DECODED = dict(zip(DECODED, (JPEG, PNG, GIF, BMP, WEBP), strict=True))
+SERVED_FORMATS = f"{', '.join(DECODED[:-1])} or {DECODED[-1]}"
 """What TensorFlow decodes, as messages call it."""
 # What the walk through a JPEG makes of the byte after FF. The first two are also the bytes to go on by.
 _STRAY, _ALONE, _SEGMENT, _FRAME, _STOP = range(1, 6)
@@ -165,21 +142,23 @@ def exif_orientation(encoded):
 
 def find_format(encoded):
     """Returns which format the first bytes announce, <int32> of the shape of `encoded`."""
-    format_ids = tf.constant([format_id for format_id, _, _ in _MAGIC] + [UNKNOWN], tf.int32)
+    format_ids = [_DECODED.get(magic.format, OTHER) for magic in MAGIC]
+    format_ids = tf.constant([*format_ids, UNKNOWN], tf.int32)
     return tf.gather(format_ids, _match_magic(encoded))
 
 
 def _match_magic(encoded):
-    """Returns the place in `_MAGIC` of the first bytes, <int32>[...]; its length where it has none."""
-    magic = np.array([list(text.ljust(16, b"?")) for _, text, _ in _MAGIC])  # <int64>[magics, 16]
-    head = read_bytes(encoded, 0, 16)[..., None, :]
-    same = tf.reduce_all((head == magic) | (magic == ord("?")), axis=-1)  # <bool>[..., magics]
-    return tf.reduce_min(tf.where(same, np.arange(len(_MAGIC), dtype=np.int32), len(_MAGIC)), axis=-1)
+    """Returns the place in `MAGIC` of the first bytes, <int32>[...]; its length where it has none."""
+    patterns = np.array([list(magic.pattern.ljust(HEAD_BYTES, b"?")) for magic in MAGIC])
+    head = read_bytes(encoded, 0, HEAD_BYTES)[..., None, :]
+    same = tf.reduce_all((head == patterns) | (patterns == ord("?")), axis=-1)  # <bool>[..., magics]
+    return tf.reduce_min(tf.where(same, np.arange(len(MAGIC), dtype=np.int32), len(MAGIC)), axis=-1)
 
 
 def _name_foreign(encoded, is_format, frame):
     """Returns what an image is called that TensorFlow does not decode; "" for those that it does."""
-    names = tf.constant([name for _, _, name in _MAGIC] + [""])
+    names = ["" if magic.format in DECODED else magic.format for magic in MAGIC]
+    names = tf.constant([*names, ""])
     name = tf.gather(names, _match_magic(encoded))
     marker, precision = read_bytes(encoded, frame + 1, 1)[..., 0], read_bytes(encoded, frame + 4, 1)[..., 0]
     jpeg_name = tf.gather(tf.constant(_JPEG_NAMES), marker)
