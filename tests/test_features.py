@@ -5,6 +5,7 @@ import functools
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import keras
@@ -167,12 +168,22 @@ def test_another_fingerprint_is_another_cache(decoded):
 def test_one_bar_runs_over_all_images_of_the_split_and_begins_where_a_stopped_pass_ended(
     decoded, capsys, monkeypatch
 ):
-    for pause in ("FIRST_LINE_S", "LINES_S"):
-        monkeypatch.setattr(progress, pause, 1e-4)
+    told = []
+
+    class SlowerThanTheBar(MeanColour):
+        def __call__(self, images):
+            deadline_s = time.monotonic() + 10
+            while not any(told) and time.monotonic() < deadline_s:
+                told.append(capsys.readouterr().err)
+                time.sleep(0.001)
+            return super().__call__(images)
+
     with pytest.raises(KeyboardInterrupt):
         load(decoded, "train", MeanColour(stop_after=20))
-    load(decoded, "train", MeanColour(), progress=True)
-    first, *_, last = capsys.readouterr().err.splitlines()
+    for pause in ("FIRST_LINE_S", "LINES_S"):
+        monkeypatch.setattr(progress, pause, 1e-4)
+    load(decoded, "train", SlowerThanTheBar(), progress=True)
+    first, *_, last = ("".join(told) + capsys.readouterr().err).splitlines()
     assert first.startswith("features of train: 20 of 40 images, 50 %")
     assert last.startswith("features of train: 40 images in ")
     load(decoded, "holdout", MeanColour(), progress=True)
