@@ -211,7 +211,7 @@ def test_a_failure_before_the_first_shard_is_finished_leaves_nothing_behind(tmp_
 
 def test_strict_refuses_what_would_be_skipped_unless_it_was_asked_for(tmp_path):
     with pytest.raises(
-        UserError, match=r"--strict: 1 images would be skipped \(1 no_consent\), such as asked"
+        UserError, match=r"--strict: 1 image would be skipped \(1 no_consent\), such as asked"
     ):
         build(DrawnSource(SMALL), "small", tmp_path, strict=True, progress=False)
     contents = {
@@ -220,7 +220,7 @@ def test_strict_refuses_what_would_be_skipped_unless_it_was_asked_for(tmp_path):
     contents["train"].append(Skip("x.jpg", "untagged", by_choice=True))
     build(DrawnSource(contents), "small", tmp_path, strict=True, progress=False)
     contents["test"].append(Annotation("y.jpg", str(tmp_path / "y.jpg"), ("sky",)))
-    with pytest.raises(UserError, match=r"--strict: 1 images would be skipped \(1 missing_image\)"):
+    with pytest.raises(UserError, match=r"--strict: 1 image would be skipped \(1 missing_image\)"):
         build(DrawnSource(contents), "other", tmp_path, strict=True, progress=False)
     assert not (tmp_path / "other").exists()
 

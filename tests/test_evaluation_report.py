@@ -531,7 +531,7 @@ def test_every_convention_is_named_below():
         "C-F1 as the harmonic mean",
         "C-F1 as the mean of the labels' F1",
         "3 images count, 1 of them without labels, with 1.67 true labels each",
-        "1 of 4 labels have no positive",
+        "1 of 4 labels without a positive",
         "labels never predicted: 1 (best path), 1 (best path, first 3)",
     ):
         assert words in text

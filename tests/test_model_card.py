@@ -131,9 +131,8 @@ def test_names_cannot_break_the_markdown():
 
 
 def test_labels_with_few_training_images_are_named():
-    assert (
-        "- 1 labels had fewer than 50 training images each, too few to rely on (boat)."
-        in write_model_card(VOCABULARY, FACTS, None)
+    assert "- 1 label had fewer than 50 training images each, too few to rely on (boat)." in write_model_card(
+        VOCABULARY, FACTS, None
     )
 
 

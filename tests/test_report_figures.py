@@ -147,7 +147,7 @@ def test_more_labels_than_bars_are_a_curve_over_ranks_and_the_first_are_named():
     curves = {line.get_label(): line.get_xydata() for line in axes.lines}
     np.testing.assert_allclose(curves["train"][:, 0], np.arange(1, num_labels + 1))
     np.testing.assert_allclose(curves["train"][:, 1], train.mean(axis=0))
-    assert len(curves["test (1 labels without an image)"]) == num_labels - 1
+    assert len(curves["test (1 label without an image)"]) == num_labels - 1
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert {"label_00", "label_01", "label_02", "label_04"} <= {text.get_text() for text in axes.texts}
 

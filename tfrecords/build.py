@@ -27,6 +27,7 @@ from tfrecords.store import AnnotationStore
 from tfrecords.undecodable import FILE_NAME as UNDECODABLE_FILE_NAME
 from tfrecords.undecodable import save_undecodable
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 from tfrecords.writer import RESULT_SUFFIX, ShardResult, ShardTask, plan_shards, write_shards
 
 SKIPPED_FILE_NAME = "skipped.csv"
@@ -194,7 +195,7 @@ def _make_vocabulary(
 
 
 def _explain_few_labels(counts: Mapping[str, int], num_images: int) -> str:
-    where = f"in the annotations of {num_images:,} images"
+    where = f"in the annotations of {count('image', num_images)}"
     if len(counts) == 1:
         found = f"a single label, {next(iter(counts))!r}, was found {where}"
     elif counts:
@@ -265,7 +266,7 @@ def _refuse_skips(store: AnnotationStore, splits: Sequence[str]) -> None:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(faults.items()))
         example = next(skip for split in splits for skip in store.skips(split) if not skip.by_choice)
         raise UserError(
-            f"--strict: {faults.total():,} images would be skipped ({reasons}), such as "
+            f"--strict: {count('image', faults.total())} would be skipped ({reasons}), such as "
             f"{example.detail or example.image_id}: mend them, or leave the flag out"
         )
 

@@ -25,6 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from tfrecords.errors import UserError
 from tfrecords.report import SMALL_PX, count_together
 from tfrecords.report_records import Contents, Records
+from tfrecords.words import count
 
 DPI = 150
 MAX_NAMED_LABELS = 40
@@ -86,8 +87,8 @@ def draw_co_occurrence(contents: Contents) -> Figure:
         axes,
         f"{_shorten(contents.manifest.name, 40)}: which labels go together",
         f"P(column | row) in percent: of the images with the row's label, how many have the column's too.\n"
-        f"Training split, {len(positive):,} images; {which} {contents.vocabulary.size:,} labels, "
-        f"in brackets the images of each.",
+        f"Training split, {count('image', len(positive))}; {which} {count('label', contents.vocabulary.size)}"
+        f", in brackets the images of each.",
     )
     return figure
 
@@ -106,11 +107,11 @@ def draw_label_frequencies(contents: Contents) -> Figure:
         axes = _draw_bars(figure, shares, counts, names)
     else:
         axes = _draw_curves(figure, shares, names)
-    sizes = ", ".join(f"{len(r.positive):,} {split} images" for split, r in contents.records.items())
+    sizes = ", ".join(count(f"{split} image", len(r.positive)) for split, r in contents.records.items())
     _write_title(
         axes,
         f"{_shorten(contents.manifest.name, 40)}: how frequent the labels are",
-        f"Share of a split's images that have the label; {len(names):,} labels, {sizes}.",
+        f"Share of a split's images that have the label; {count('label', len(names))}, {sizes}.",
     )
     return figure
 
@@ -224,10 +225,10 @@ def _draw_bars(
         y = np.arange(len(names)) + (place - (len(shares) - 1) / 2) * thickness / pitch
         lengths = np.where(values > 0, values - lowest, 0)
         axes.barh(y, lengths, 0.92 * thickness / pitch, left=lowest, color=_SPLIT_COLOURS[split], label=split)
-        for where, share, count in zip(y, values, counts[split], strict=True):
+        for where, share, number in zip(y, values, counts[split], strict=True):
             axes.annotate(
-                f"{count:,}", (max(share, lowest), where), (3, 0), textcoords="offset points", va="center",
-                fontsize=6.5, color=_INK if count else _SPLIT_COLOURS[split], fontfamily=_FONT,
+                f"{number:,}", (max(share, lowest), where), (3, 0), textcoords="offset points", va="center",
+                fontsize=6.5, color=_INK if number else _SPLIT_COLOURS[split], fontfamily=_FONT,
             )  # fmt: skip
     axes.set_xlim(lowest, highest)
     _finish_share_axis(axes, axes.xaxis, lowest, highest)
@@ -246,7 +247,7 @@ def _draw_curves(figure: Figure, shares: Mapping[str, np.ndarray], names: Sequen
     ranks = np.arange(len(names)) + 1
     for split, values in reversed(shares.items()):  # training last, above the others
         num_dead = int((values == 0).sum())
-        label = split + (f" ({num_dead:,} labels without an image)" if num_dead else "")
+        label = split + (f" ({count('label', num_dead)} without an image)" if num_dead else "")
         seen = values > 0
         dots = {"linestyle": "", "marker": "o", "markersize": 2.6 if len(names) < 300 else 1.6}
         look = {"linewidth": 2} if split == "train" else dots
@@ -340,7 +341,7 @@ def _finish_size_axes(
     if is_first:
         axes.set_ylabel("height, px", **_NOTE)
     axes.set_title(
-        f"{split}, {len(records.width):,} images{_describe_mode(records)}",
+        f"{split}, {count('image', len(records.width))}{_describe_mode(records)}",
         fontsize=8.5, color=_INK, loc="left", fontfamily=_FONT,
     )  # fmt: skip
 

@@ -198,7 +198,7 @@ def _compare_holdout(manifest: Manifest, found: dict[str, list[_Found]]) -> Iter
     images = [image_id for shard in found[manifest.holdout.split] for image_id, _ in shard.images]
     held_out = sum(is_held_out(image_id, manifest.holdout.fraction) for image_id in images)
     if held_out != manifest.holdout.num_images:
-        yield f"hold-out: {held_out:,} images, the manifest says {manifest.holdout.num_images:,}"
+        yield f"hold-out: {count('image', held_out)}, the manifest says {manifest.holdout.num_images:,}"
 
 
 def _find_repeated_ids(found: dict[str, list[_Found]]) -> Iterator[str]:

@@ -229,11 +229,11 @@ def _explain_images(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     groups = _group(found, lambda metrics: metrics["protocols"][0]["images"])
     some = next(iter(found.values()))
     if len(groups) == 1:
-        yield f"all protocols count {some['images']:,} of {some['images_in_split']:,} images."
+        yield f"all protocols count {some['images']:,} of {count('image', some['images_in_split'])}."
         return
     tagged, every = found[groups["tagged"][0]], found[groups["all"][0]]
     yield (
-        f"{_join(groups['tagged'])} count the {tagged['images']:,} images with a label "
+        f"{_join(groups['tagged'])} count the {count('image', tagged['images'])} with a label "
         f"({tagged['labels_per_image']:.2f} labels each); {_join(groups['all'])} count all "
         f"{every['images']:,} ({every['labels_per_image']:.2f} labels each)."
     )
@@ -257,10 +257,15 @@ def _explain_images(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _explain_lists(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, metrics in found.items():
         main, row = metrics["protocols"][0], own_row(metrics)
-        what = {"exactly": f"exactly {main['k']} labels", "at_most": f"at most {main['k']} labels"}
+        what = {
+            "exactly": f"exactly {count('label', main['k'])}",
+            "at_most": f"at most {count('label', main['k'])}",
+        }
         words = what.get(main["list_length"], "every label that reaches the threshold")
         if _is_emitted(row):
-            words = "what the model emits" + ("" if row["k"] is None else f", its first {row['k']} labels")
+            words = "what the model emits" + (
+                "" if row["k"] is None else f", its first {count('label', row['k'])}"
+            )
         if row is None:
             reason = (
                 "as these scores are no probabilities"
@@ -285,7 +290,7 @@ def _explain_thresholds(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
         elif main["threshold"] is not None:
             fixed.append(f"{name} ({main['threshold']:g})")
         elif row is not None:
-            fitted.append(f"{name} ({row['threshold']:.4g}, on {metrics['holdout_images']:,} images)")
+            fitted.append(f"{name} ({row['threshold']:.4g}, on {count('image', metrics['holdout_images'])})")
     if fixed:
         yield f"fixed for {_join(fixed)}."
     if fitted:

@@ -152,6 +152,6 @@ def _count_images(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count('unknown label', metrics['unknown_cells'])} left out of rankings, lists and truth"
     if metrics["labels_without_positive"]:
         yield (
-            f"{metrics['labels_without_positive']:,} of {metrics['labels']:,} labels have no positive and "
-            "are left out of C-P, C-R, C-F1 and mAP"
+            f"{metrics['labels_without_positive']:,} of {count('label', metrics['labels'])} "
+            "without a positive left out of C-P, C-R, C-F1 and mAP"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from cnnrnn_tf.evaluation.report_tables import choose_columns, describe_calibration
 from tfrecords.vocabulary import LabelVocabulary
+from tfrecords.words import count
 
 RARE = 50
 """Training images below which a label's results are a matter of chance."""
@@ -117,8 +118,8 @@ def _describe_training(export: Mapping[str, Any], training: TrainingFacts | None
         f"{model['embedding_dim']:,} dimensions, labels in the order {training.config['data']['label_order']}"
     )
     yield (
-        f"- At most {settings['epochs']:,} epochs, {settings['batch_size']:,} images a step, learning rate "
-        f"{settings['learning_rate']:g}, precision {settings['precision']}, seed {settings['seed']}"
+        f"- At most {count('epoch', settings['epochs'])}, {count('image', settings['batch_size'])} a step, "
+        f"learning rate {settings['learning_rate']:g}, precision {settings['precision']}, seed {settings['seed']}"
     )
     packages = training.environment.get("packages", {})
     versions = ", ".join(f"{_escape(name)} {_escape(version)}" for name, version in packages.items())
@@ -137,7 +138,7 @@ def _describe_results(export: Mapping[str, Any], training: TrainingFacts | None)
             "and are not repeated here."
         )
         return
-    yield f"Measured on {_escape(metrics['split'])}, {metrics['images']:,} images, in percent."
+    yield f"Measured on {_escape(metrics['split'])}, {count('image', metrics['images'])}, in percent."
     if metrics["split"] == "holdout":
         yield "There is no test split: these images also chose the epoch, and the results flatter the model."
     yield ""
@@ -178,13 +179,15 @@ def _describe_limits(
     vocabulary: LabelVocabulary, export: Mapping[str, Any], training: TrainingFacts | None
 ) -> Iterator[str]:
     yield f"- It knows these {vocabulary.size:,} labels and no others: it is blind to all else."
-    yield f"- No image gets more than {export['decoding']['max_length']} labels."
+    yield f"- No image gets more than {count('label', export['decoding']['max_length'])}."
     if any(vocabulary.counts):
-        rare = [name for name, count in zip(vocabulary.names, vocabulary.counts, strict=True) if count < RARE]
+        rare = [
+            name for name, images in zip(vocabulary.names, vocabulary.counts, strict=True) if images < RARE
+        ]
         if rare:
             yield (
-                f"- {len(rare):,} labels had fewer than {RARE} training images each, too few to rely on "
-                f"({', '.join(map(_escape, rare[:_NAMED_LABELS]))}{', ...' * (len(rare) > _NAMED_LABELS)})."
+                f"- {count('label', len(rare))} had fewer than {RARE} training images each, too few to rely "
+                f"on ({', '.join(map(_escape, rare[:_NAMED_LABELS]))}{', ...' * (len(rare) > _NAMED_LABELS)})."
             )
     yield (
         "- A probability is the share of the search's candidates that hold the label"

@@ -25,6 +25,7 @@ from cnnrnn_tf.serving.image_walk import walk_images
 from cnnrnn_tf.serving.signatures import TaggedImage, tag_files
 from cnnrnn_tf.serving.tag_output import TagOutput, find_missing, format_row, scan_rows
 from tfrecords.errors import UserError
+from tfrecords.words import count
 
 _NUM_IN_FLIGHT = 2  # batches in the model's graph
 _NUM_AHEAD = 2  # further batches of which the files are being read
@@ -112,7 +113,8 @@ def tag_folder(
     except KeyboardInterrupt:
         done = rows.num_rows + num_added
         raise KeyboardInterrupt(
-            f"{done:,} images are tagged in {output.part}; run the same command again to go on"
+            f"{count('image', done)} {'is' if done == 1 else 'are'} tagged in {output.part}; run the same "
+            "command again to go on"
         ) from None
     return TagSummary(rows.num_rows + num_added, errors, others, num_added, time.perf_counter() - start)
 
