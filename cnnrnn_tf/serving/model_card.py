@@ -119,7 +119,8 @@ def _describe_training(export: Mapping[str, Any], training: TrainingFacts | None
     )
     yield (
         f"- At most {count('epoch', settings['epochs'])}, {count('image', settings['batch_size'])} a step, "
-        f"learning rate {settings['learning_rate']:g}, precision {settings['precision']}, seed {settings['seed']}"
+        f"learning rate {settings['learning_rate']:g}, precision {settings['precision']}, "
+        f"seed {settings['seed']}"
     )
     packages = training.environment.get("packages", {})
     versions = ", ".join(f"{_escape(name)} {_escape(version)}" for name, version in packages.items())
@@ -185,9 +186,10 @@ def _describe_limits(
             name for name, images in zip(vocabulary.names, vocabulary.counts, strict=True) if images < RARE
         ]
         if rare:
+            named = ", ".join([*map(_escape, rare[:_NAMED_LABELS]), *["..."] * (len(rare) > _NAMED_LABELS)])
             yield (
                 f"- {count('label', len(rare))} had fewer than {RARE} training images each, too few to rely "
-                f"on ({', '.join(map(_escape, rare[:_NAMED_LABELS]))}{', ...' * (len(rare) > _NAMED_LABELS)})."
+                f"on ({named})."
             )
     yield (
         "- A probability is the share of the search's candidates that hold the label"
