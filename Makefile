@@ -9,12 +9,13 @@ ADDONS_PYTHON ?= $(shell command -v python3.11)
 ADDONS_BIN = .venv-addons/bin
 ADDONS_OUT = build/addons
 ARGS ?=
+OF_DEMO = $(if $(or $(findstring --dataset,$(ARGS)),$(findstring --resume,$(ARGS))),,--dataset demo)
 
 .PHONY: help train test test-long bench addons clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make train      train, evaluate and export on the demo data (ARGS="..." goes to train.py)'
+	@echo 'make train      train, evaluate and export, on the demo data or ARGS="--dataset ..."'
 	@echo 'make test       ruff and the quick tests (ARGS="..." goes to pytest)'
 	@echo 'make test-long  the tests that take minutes'
 	@echo 'make bench      every benchmark, one after the other'
@@ -24,7 +25,7 @@ help:
 	@echo 'ADDONS_PYTHON=... the Python 3.11 to make .venv-addons with (default: python3.11)'
 
 train: .venv/.installed
-	$(BIN)/python train.py --dataset demo $(ARGS)
+	$(BIN)/python train.py $(OF_DEMO) $(ARGS)
 
 test: .venv/.installed-test
 	$(BIN)/ruff check .
