@@ -90,7 +90,6 @@ def read(tmp_path, cells, form="csv", **options):
         (["desert, mountains", "sea"], "comma", "','"),
         ([*["sea"] * 60, *["sky"] * 60, "sea,sky"], "comma", "','"),
         (joined(", ", names=COCO), "comma", "','"),
-        ([*joined(","), *joined(";", num=200, seed=1)], "comma", "','"),
     ],
     ids=lambda value: None if isinstance(value, list) else value,
 )
@@ -100,6 +99,30 @@ def test_labels_that_look_joined_are_refused_with_the_flag(tmp_path, cells, word
     assert f"--label-separator {flag}, or --label-separator none if each" in str(raised.value)
     expected = [(tidy_name(cell),) for cell in cells]
     assert read(tmp_path, cells, form, label_separator="none") == expected
+
+
+@pytest.mark.parametrize(
+    ("separator", "word"),
+    [(",", "comma"), (", ", "comma"), ("\n", "line break"), (" ", "blank"), ("/", "slash")],
+)
+def test_a_column_that_is_split_in_some_rows_alone_is_refused(tmp_path, separator, word):
+    cells = [*joined(separator), *joined(";", num=200, seed=1)]
+    with pytest.raises(UserError, match=rf"are split at ';', but .* joined by a {word}") as raised:
+        read(tmp_path, cells)
+    assert "write ';' in all rows, or pass --label-separator ';' if each of these is one label" in str(
+        raised.value
+    )
+    expected = [tuple(map(tidy_name, cell.split(";"))) for cell in cells]
+    assert read(tmp_path, cells, label_separator=";") == expected
+
+
+def test_the_one_cell_that_is_joined_otherwise_is_noted(tmp_path):
+    cells = [*joined(";", num=300), "sea,sky", *["sea", "sky", "Tom, Dick"] * 3]
+    assert read(tmp_path, cells)[300] == ("sea,sky",)
+    source = TableSource(tmp_path / "t.csv")
+    list(source.items())
+    [note] = [note for note in source.notes() if "their parts are labels" in note]
+    assert "'sea,sky' and the like, in 1 cell of 'labels'; write ';' between labels" in note
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 import shlex
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfrecords.sources.label_cells import (
@@ -72,9 +72,22 @@ class _Joined:
     example: str
 
 
-def explain_joined(cells: LabelCells, column: str, num_rows: int) -> str | None:
-    """Why the labels of `column` look as if they were not split, with the flags to choose from; or None."""
-    found = _find_joined(cells)
+def explain_joined(cells: LabelCells, column: str, num_rows: int, is_chosen: bool = False) -> str | None:
+    """Why the labels of `column` look as if they were not split, with the flags to choose from; or None.
+
+    Args:
+        cells: all that was read.
+        column: its name.
+        num_rows: of the table.
+        is_chosen: whether a person named the separator: what it leaves joined is then told in a note.
+    """
+    if cells.separator is None:
+        return None
+    counts = _count_labels(cells)
+    if _is_split(cells):
+        mixed = None if is_chosen else _find_mixed(cells, counts)
+        return mixed and _explain_mixed(cells, column, mixed)
+    found = _find_joined(cells, counts)
     if found is None:
         return None
     of_given = f"holds no {cells.separator!r} in {count('row', num_rows)}"
@@ -91,26 +104,49 @@ def explain_joined(cells: LabelCells, column: str, num_rows: int) -> str | None:
     )
 
 
-def _find_joined(cells: LabelCells) -> _Joined | None:
-    if cells.separator is None:
+def note_mixed(cells: LabelCells, column: str) -> str | None:
+    """Which labels of a column that was split consist of other labels; or None."""
+    if cells.separator is None or not _is_split(cells):
         return None
+    found = _find_mixed(cells, _count_labels(cells), at_least=0)
+    if found is None:
+        return None
+    return (
+        f"one label each, though their parts are labels too: {found.example!r} and the like, in "
+        f"{count('cell', found.num_cells)} of {column!r}; write {cells.separator!r} between labels"
+    )
+
+
+def _explain_mixed(cells: LabelCells, column: str, found: _Joined) -> str:
+    return (
+        f"{count('cell', cells.num_separated)} of {column!r} are split at {cells.separator!r}, but "
+        f"{found.num_cells:,} hold labels joined by a {found.word} ({found.example!r}): write "
+        f"{cells.separator!r} in all rows, or pass --label-separator '{cells.separator}' if each of these is "
+        "one label"
+    )
+
+
+def _is_split(cells: LabelCells) -> bool:
+    """Whether the separator occurs as that of labels does, and not as part of a name or two."""
+    return cells.num_separated * 20 > cells.num_cells
+
+
+def _count_labels(cells: LabelCells) -> Counter[str]:
     pieces = cells.pieces if cells.num_cells else cells.listed or {}
     counts: Counter[str] = Counter()
     for piece, num in pieces.items():
         counts[piece.strip()] += num
     del counts[""]
-    counts = Counter(dict(counts.most_common(_MOST_LABELS)))
+    return Counter(dict(counts.most_common(_MOST_LABELS)))
+
+
+def _find_joined(cells: LabelCells, counts: Counter[str]) -> _Joined | None:
+    """What joins the labels of a column that was not split."""
     total = counts.total()
-    for separator, word in _list_separators(counts).items():
-        parts = {label: _split(label, separator) for label in counts}
-        parts = {label: pieces for label, pieces in parts.items() if len(pieces) > 1}
+    for separator, word, parts in _part(cells, counts):
         num_cells = sum(counts[label] for label in parts)
-        if not parts or separator == cells.separator:
-            continue
-        of_labels = {label for label, pieces in parts.items() if all(piece in counts for piece in pieces)}
-        if cells.num_separated * 20 > num_cells:  # it was split: what is left would have to be labels itself
-            suspect = separator in _STRONG and sum(counts[label] for label in of_labels) * 100 >= total
-        elif separator in _STRONG:
+        of_labels = _consist_of_labels(counts, parts)
+        if separator in _STRONG:
             suspect = num_cells * 100 >= total or bool(of_labels)
         else:
             suspect = len(of_labels) >= 3 or _is_combination(counts, parts)
@@ -118,6 +154,37 @@ def _find_joined(cells: LabelCells) -> _Joined | None:
             example = max(of_labels or parts, key=lambda label: (counts[label], label))
             return _Joined(separator, word, num_cells, example)
     return None
+
+
+def _find_mixed(cells: LabelCells, counts: Counter[str], at_least: float = 0.01) -> _Joined | None:
+    """What else joins labels of a column that was split: all parts of what it joins are labels themselves.
+
+    Of separators that names hold as well, such as the blank, ten times that share is asked for.
+    """
+    for separator, word, parts in _part(cells, counts):
+        of_labels = _consist_of_labels(counts, parts)
+        share = sum(counts[label] for label in of_labels) / counts.total()
+        is_weak = separator not in _STRONG
+        if of_labels and share >= (max(10 * at_least, 0.1) if is_weak else at_least):
+            if is_weak and len(of_labels) < 3:
+                continue
+            example = max(of_labels, key=lambda label: (counts[label], label))
+            return _Joined(separator, word, sum(counts[label] for label in of_labels), example)
+    return None
+
+
+def _part(cells: LabelCells, counts: Counter[str]) -> Iterator[tuple[str, str, dict[str, tuple[str, ...]]]]:
+    """Yields separators that were not split at, their names, and of the labels that hold one the parts."""
+    for separator, word in _list_separators(counts).items():
+        if separator == cells.separator:
+            continue
+        parts = {label: _split(label, separator) for label in counts}
+        if parts := {label: pieces for label, pieces in parts.items() if len(pieces) > 1}:
+            yield separator, word, parts
+
+
+def _consist_of_labels(counts: Counter[str], parts: Mapping[str, tuple[str, ...]]) -> set[str]:
+    return {label for label, pieces in parts.items() if all(piece in counts for piece in pieces)}
 
 
 def _list_separators(labels: Iterable[str]) -> dict[str, str]:

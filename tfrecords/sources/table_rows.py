@@ -72,6 +72,8 @@ class TableReader:
     def notes(self) -> list[str]:
         """What a person should be told of what was read."""
         found = [label_evidence.note_merged(self.names), label_evidence.note_like_no_label(self.names)]
+        if self.labels_column is not None:
+            found.append(label_evidence.note_mixed(self.cells, self.labels_column))
         if self.values.num_rows:
             found.append(label_evidence.note_columns_without_zero(self.values))
         return [note for note in found if note]
@@ -205,7 +207,8 @@ class TableReader:
             )
         problem = label_evidence.explain_missing_zero(self.values, self.options.minus_one, self.options.blank)
         if problem is None and self.labels_column is not None:
-            problem = label_evidence.explain_joined(self.cells, self.labels_column, self.num_rows)
+            is_chosen = self.options.label_separator is not None
+            problem = label_evidence.explain_joined(self.cells, self.labels_column, self.num_rows, is_chosen)
         problem = problem or label_evidence.explain_no_names(self.names)
         if problem is None and self.cells.num_separated and set(self.names.counts) <= {"0", "1"}:
             problem = (
