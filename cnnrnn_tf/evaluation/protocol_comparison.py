@@ -257,15 +257,14 @@ def _explain_images(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _explain_lists(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, metrics in found.items():
         main, row = metrics["protocols"][0], own_row(metrics)
-        what = {
-            "exactly": f"exactly {count('label', main['k'])}",
-            "at_most": f"at most {count('label', main['k'])}",
-        }
-        words = what.get(main["list_length"], "every label that reaches the threshold")
         if _is_emitted(row):
             words = "what the model emits" + (
                 "" if row["k"] is None else f", its first {count('label', row['k'])}"
             )
+        elif main["list_length"] != "free":
+            words = f"{main['list_length'].replace('_', ' ')} {count('label', main['k'])}"
+        else:
+            words = "every label that reaches the threshold"
         if row is None:
             reason = (
                 "as these scores are no probabilities"
