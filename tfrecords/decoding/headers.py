@@ -78,13 +78,34 @@ def read_header(encoded):
     encoded = tf.convert_to_tensor(encoded)
     format_id = find_format(encoded)
     is_format = [format_id == i for i in range(UNKNOWN + 1)]
+    frame, exif = _find_jpeg_segments(encoded, is_format[JPEG])
+    return _read_frame(encoded, format_id, is_format, frame)._replace(
+        orientation=_read_orientation(encoded, *_find_exif(encoded, is_format, exif)),
+        num_passes=_count_scans(encoded, is_format[JPEG]) + _count_texts(encoded, is_format[PNG]),
+    )
+
+
+def read_still(encoded):
+    """Returns the ImageHeader of images that are no JPEGs, without `orientation` and `num_passes`.
+
+    It is what decoding needs where the orientation is known, and has a third less operations than
+    `read_header`. A JPEG has no size here.
+
+    Args:
+        encoded: <string>[] or <string>[batch].
+    """
+    format_id = find_format(encoded)
+    is_format = [format_id == i for i in range(UNKNOWN + 1)]
+    return _read_frame(encoded, format_id, is_format, tf.zeros(tf.shape(encoded), tf.int64))
+
+
+def _read_frame(encoded, format_id, is_format, jpeg_frame):
     is_animated = is_format[WEBP] & is_animated_webp(encoded)
     webp_picture = find_webp_picture(encoded, is_animated)
     gif_picture = find_gif_picture(encoded, is_format[GIF])
-    frame, exif = _find_jpeg_segments(encoded, is_format[JPEG])
     sizes = {
-        JPEG: _read_jpeg_size(encoded, frame),
-        PNG: _read_png_size(encoded),
+        JPEG: _read_jpeg_size(encoded, jpeg_frame),
+        PNG: read_png_size(encoded),
         GIF: _read_gif_size(encoded, gif_picture),
         BMP: _read_bmp_size(encoded),
         WEBP: _read_webp_size(encoded, webp_picture),
@@ -99,9 +120,9 @@ def read_header(encoded):
         format=format_id,
         height_px=pick(has_size, height_px, 0),
         width_px=pick(has_size, width_px, 0),
-        orientation=_read_orientation(encoded, *_find_exif(encoded, is_format, exif)),
-        num_passes=_count_scans(encoded, is_format[JPEG]) + _count_texts(encoded, is_format[PNG]),
-        foreign=_name_foreign(encoded, is_format, frame),
+        orientation=tf.ones_like(format_id),
+        num_passes=tf.zeros_like(height_px),
+        foreign=_name_foreign(encoded, is_format, jpeg_frame),
         still=tf.where(is_animated, cut_webp(encoded, webp_picture), still),
     )
 
@@ -171,7 +192,8 @@ def _name_foreign(encoded, is_format, frame):
 # ---- sizes: (height_px, width_px)
 
 
-def _read_png_size(encoded):
+def read_png_size(encoded):
+    """Returns (height_px, width_px) of files that are PNGs, both <int64> of the shape of `encoded`."""
     size = read_bytes(encoded, 16, 8)
     return big_endian(size[..., 4:]), big_endian(size[..., :4])
 

@@ -21,6 +21,8 @@ from tfrecords.decoding.headers import (
     exif_orientation,
     find_format,
     read_header,
+    read_png_size,
+    read_still,
 )
 from tfrecords.images import MAX_PIXELS
 
@@ -50,11 +52,14 @@ def decode_image(encoded, orientation=None, max_pixels=MAX_PIXELS):
     encoded = tf.convert_to_tensor(encoded)
     if orientation is None:
         orientation = exif_orientation(encoded)
-    # Photographs take the short way: the size as libjpeg itself reads it, and no other header.
-    image = tf.cond(
-        find_format(encoded) == JPEG,
-        lambda: _decode_jpeg_within(encoded, max_pixels),
-        lambda: _decode_other_within(encoded, tf.constant(max_pixels, tf.int64)),
+    # JPEGs and PNGs take the short way, and read no header but the size.
+    format_id, limit = find_format(encoded), tf.constant(max_pixels, tf.int64)
+    image = tf.case(
+        [
+            (format_id == JPEG, lambda: _decode_jpeg_within(encoded, limit)),
+            (format_id == PNG, lambda: _decode_png_within(encoded, limit)),
+        ],
+        default=lambda: _decode_other_within(encoded, limit),
     )
     image.set_shape([None, None, 3])
     return apply_orientation(image, orientation)
@@ -158,11 +163,22 @@ def _decode_batch(encoded, finish, shape, max_pixels, jpeg_ratio):
 
 def _decode_jpeg_within(encoded, max_pixels):
     height_px, width_px, _ = tf.unstack(tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64))
-    check = tf.debugging.assert_less_equal(
-        height_px * width_px, tf.constant(max_pixels, tf.int64), "too large"
-    )
-    with tf.control_dependencies([check]):
+    with tf.control_dependencies([_check_size(height_px, width_px, max_pixels)]):
         return _decode_jpeg(encoded)
+
+
+def _decode_png_within(encoded, max_pixels):
+    with tf.control_dependencies([_check_size(*read_png_size(encoded), max_pixels)]):
+        return tf.io.decode_png(encoded, channels=3)
+
+
+def _check_size(height_px, width_px, max_pixels):
+    return tf.debugging.assert_less_equal(_count_pixels(height_px, width_px), max_pixels, "too large")
+
+
+def _count_pixels(height_px, width_px):
+    limit = tf.constant(2**31, tf.int64)  # the product fits
+    return tf.minimum(height_px, limit) * tf.minimum(width_px, limit)
 
 
 # Functions of their own, not inlined: where a branch is not taken, one operation is skipped and not hundreds.
@@ -171,7 +187,7 @@ def _decode_jpeg_within(encoded, max_pixels):
     experimental_attributes={"_noinline": True},
 )
 def _decode_other_within(encoded, max_pixels):
-    header = read_header(encoded)
+    header = read_still(encoded)
     fault = _find_fault(encoded, header, max_pixels)
     with tf.control_dependencies([tf.debugging.Assert(fault == "", [fault])]):
         return _decode_other(tf.identity(header.still), header.format)
@@ -223,8 +239,7 @@ def _decode_bmp(still):
 
 def _find_fault(encoded, header, max_pixels):
     """Returns what a header alone says against decoding, <string>[...]; "" is nothing."""
-    limit = tf.constant(2**31, tf.int64)  # the product fits
-    num_pixels = tf.minimum(header.height_px, limit) * tf.minimum(header.width_px, limit)
+    num_pixels = _count_pixels(header.height_px, header.width_px)
     fault = tf.where((num_pixels == 0) | (header.still == ""), _name_failure(encoded, header), "")
     fault = tf.where(num_pixels > max_pixels, "too large", fault)
     advice = tf.strings.join(["unsupported: ", header.foreign, f"; send {SERVED_FORMATS}"])
