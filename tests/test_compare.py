@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from squares import build_squares, configure, with_model
+from squares import build_squares, configure, leave_out_figures, with_model
 
 from cnnrnn_tf.baselines.logistic_regression import LogisticRegression
 from cnnrnn_tf.commands.__main__ import main as cnnrnn
@@ -28,6 +28,13 @@ def data_dir(tmp_path_factory):
     build_squares(path)
     build_squares(path, "other_truth", shift=3)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures_of_runs():
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_figures(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

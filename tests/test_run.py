@@ -1,5 +1,6 @@
 """One experiment from records to export on a small data set; stopped and resumed; and what it refuses."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from drawn_source import DrawnSource, draw
 from PIL import Image
-from squares import SquaresSource, annotate, build_squares, configure, with_model
+from squares import SquaresSource, annotate, build_squares, configure, leave_out_figures, with_model
 from tiny_model import make_model
 
 import train as train_command
@@ -46,19 +47,45 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    return run.train(configure(data_dir), tmp_path_factory.mktemp("runs"), "first")
+def printed():
+    """What the trainings of `finished`, `untested` and `stopped` printed, by the name of their run."""
+    return {}
+
+
+def train_and_listen(printed, config, runs_dir, name):
+    printed[name] = io.StringIO()
+    with contextlib.redirect_stdout(printed[name]):
+        return run.train(config, runs_dir, name)
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs of today's")  # a shell needs quotes around it
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, runs_dir, printed):
+    return train_and_listen(printed, configure(data_dir), runs_dir, "first")
+
+
+@pytest.fixture(scope="module")
+def untested(tmp_path_factory, runs_dir, printed):
+    """A run on a data set without a test split, and the folder of that set."""
+    folder = tmp_path_factory.mktemp("untested")
+    build(SquaresSource({"train": list(annotate("train", 160))}), "half", folder, workers=1, progress=False)
+    return train_and_listen(printed, configure(folder, "half", epochs=1), runs_dir, "untested"), folder
 
 
 @pytest.fixture
 def exports():
-    """Asked for by a test whose own trainings end with an export."""
+    """Asked for by a test whose own trainings end with figures and an export."""
 
 
 @pytest.fixture(autouse=True)
 def no_other_exports(request, monkeypatch):
-    """An export takes a quarter of such a training, and the run of `finished` has one."""
+    """Figures and an export take a third of such a training, and those of `finished` have them."""
     if "exports" not in request.fixturenames:
+        leave_out_figures(monkeypatch)
         monkeypatch.setattr(run, "export", lambda *args, **facts: None)
 
 
@@ -293,29 +320,39 @@ class StopAt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_as_an_unbroken_one(
-    finished, data_dir, tmp_path, monkeypatch, capsys
-):
+@pytest.fixture(scope="module")
+def interrupted(data_dir, runs_dir, printed):
+    """A run that was stopped in its third epoch."""
     make = run.make_callbacks
-    monkeypatch.setattr(run, "make_callbacks", lambda *args: [StopAt(2), *make(*args)])
-    config = configure(data_dir)
-    with pytest.raises(KeyboardInterrupt):
-        run.train(config, tmp_path, "broken")
-    broken = tmp_path / "squares" / "broken"
-    out = capsys.readouterr().out
-    assert "2 finished epochs are saved. Go on with: " in out and f"train.py --resume {broken}" in out
-    with pytest.raises(UserError, match="the run is not finished; finish it with"):
-        runs.load_run(broken)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "make_callbacks", lambda *args: [StopAt(2), *make(*args)])
+        train_and_listen(printed, configure(data_dir), runs_dir, "stopped")
+    return runs_dir / "squares" / "stopped"
 
-    monkeypatch.setattr(run, "make_callbacks", make)
-    (broken / "backup").rename(broken / "backup.old")  # as if stopped while the backup was replaced
-    assert train_command.main(["--resume", str(broken)]) == 0
+
+@pytest.fixture
+def stopped(interrupted, tmp_path):
+    """A copy of it to go on with, or to damage."""
+    return shutil.copytree(interrupted, tmp_path / "squares" / "stopped")
+
+
+def test_a_run_stopped_by_ctrl_c_says_how_to_go_on(interrupted, printed):
+    command = shlex.join(["--resume", str(interrupted)])
+    out = printed["stopped"].getvalue()
+    assert "2 finished epochs are saved. Go on with: " in out and f"train.py {command}" in out
+    with pytest.raises(UserError, match="the run is not finished; finish it with"):
+        runs.load_run(interrupted)
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_as_an_unbroken_one(finished, stopped):
+    (stopped / "backup").rename(stopped / "backup.old")  # as if stopped while the backup was replaced
+    assert train_command.main(["--resume", str(stopped)]) == 0
     np.testing.assert_allclose(
-        [row["val_nll"] for row in read_history(broken)],
+        [row["val_nll"] for row in read_history(stopped)],
         [row["val_nll"] for row in read_history(finished)],
         rtol=1e-5,
     )
-    for ours, theirs in zip(read_weights(finished), read_weights(broken), strict=True):
+    for ours, theirs in zip(read_weights(finished), read_weights(stopped), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -332,8 +369,15 @@ class WideSource(SquaresSource):
         return file.getvalue()
 
 
-@pytest.mark.parametrize("image_fit", ["crop", "stretch"])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("frozen", "image_fit"),
+    [
+        (True, "crop"),
+        (False, "stretch"),
+        pytest.param(True, "stretch", marks=pytest.mark.long),
+        pytest.param(False, "crop", marks=pytest.mark.long),
+    ],
+)
 def test_pictures_become_squares_in_one_way_in_evaluation_and_export(tmp_path, frozen, image_fit):
     contents = {"train": list(annotate("train", 48)), "test": list(annotate("test", 8))}
     source = WideSource(contents)
@@ -430,7 +474,7 @@ def test_training_stops_where_the_hold_out_no_longer_improves(data_dir, tmp_path
 def test_a_run_of_mixed_precision_without_dropout_answers_as_its_export_does(
     data_dir, tmp_path, capsys, exports
 ):
-    config = with_model(configure(data_dir, epochs=2, precision="mixed_bfloat16"), dropout=0.0)
+    config = with_model(configure(data_dir, epochs=1, precision="mixed_bfloat16"), dropout=0.0)
     try:
         path = run.train(config, tmp_path, "mixed")
     finally:
@@ -510,9 +554,9 @@ def test_a_run_that_is_trained_longer_ends_as_one_that_trained_so_long_at_once(d
         config = configure(data_dir, epochs=epochs, deterministic=True, decoupled_weight_decay=True)
         return run.train(config, tmp_path, name)
 
-    longer, at_once = train("longer", 2), train("at_once", 4)
+    longer, at_once = train("longer", 1), train("at_once", 2)
     assert (tmp_path / "squares" / "latest").resolve() == at_once.resolve()
-    assert train_command.main(["--resume", str(longer), "--epochs", "4"]) == 0
+    assert train_command.main(["--resume", str(longer), "--epochs", "2"]) == 0
     assert read_history(longer) == read_history(at_once)
     for ours, theirs in zip(read_weights(longer), read_weights(at_once), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -590,16 +634,6 @@ def test_shards_that_are_not_as_they_were_built_are_told_at_once(finished, data_
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.fixture
-def stopped(data_dir, tmp_path, monkeypatch):
-    """A run that was stopped in its third epoch."""
-    make = run.make_callbacks
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(run, "make_callbacks", lambda *args: [StopAt(2), *make(*args)])
-        run.train(configure(data_dir), tmp_path, "stopped")
-    return tmp_path / "squares" / "stopped"
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -664,10 +698,9 @@ def test_standardised_features_need_a_frozen_backbone(data_dir, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_test_split_the_hold_out_is_measured_and_named(tmp_path, capsys):
-    build(SquaresSource({"train": list(annotate("train", 160))}), "half", tmp_path, progress=False)
-    path = run.train(configure(tmp_path, "half", epochs=1), tmp_path / "runs", "half")
-    assert "no split test: what follows is measured on the hold-out" in capsys.readouterr().out
+def test_without_a_test_split_the_hold_out_is_measured_and_named(untested, printed):
+    path, _ = untested
+    assert "no split test: what follows is measured on the hold-out" in printed["untested"].getvalue()
     metrics = json.loads((path / "metrics.json").read_text())
     assert (metrics["split"], metrics["images"]) == ("holdout", 20)
     assert all(row["threshold"] is None for row in metrics["rows"])  # nothing is left to fit one on
@@ -704,20 +737,17 @@ def test_a_hold_out_without_a_label_on_a_path_calibrates_nothing_and_says_so(tmp
     assert "T stays 1" in json.loads((tmp_path / "calibration.json").read_text())["note"]
 
 
-def test_each_command_that_a_run_prints_works(data_dir, tmp_path, capsys, exports):
+@pytest.mark.parametrize("name", ["first", "untested"])
+def test_each_command_that_a_run_prints_works(finished, untested, printed, runs_dir, capsys, name):
     """With a test split and without one; TensorBoard itself is not started."""
-    build(SquaresSource({"train": list(annotate("train", 160))}), "half", tmp_path, progress=False)
-    runs_dir = tmp_path / "runs of today's"  # a shell needs quotes around it
-    for config in (configure(data_dir, epochs=1), configure(tmp_path, "half", epochs=1)):
-        capsys.readouterr()
-        path = run.train(config, runs_dir, "printed")
-        commands = capsys.readouterr().out.partition("next:\n")[2].splitlines()
-        words = [shlex.split(line.partition("    (")[0]) for line in commands]
-        assert [each[0].rpartition("/")[2] for each in words] == ["tensorboard", *["cnnrnn"] * 3]
-        assert words[0][1:] == ["--logdir", str(runs_dir)]
-        for each in words[1:]:
-            if each[1] != "check":
-                assert cnnrnn(each[1:]) == 0, each
-            else:  # half a minute; tests/test_check.py does it
-                assert each[2:] == [str(path / "export")]
-                assert find_export(each[2]) == path / "export" / "1"
+    path = {"first": finished, "untested": untested[0]}[name]
+    commands = printed[name].getvalue().partition("next:\n")[2].splitlines()
+    words = [shlex.split(line.partition("    (")[0]) for line in commands]
+    assert [each[0].rpartition("/")[2] for each in words] == ["tensorboard", *["cnnrnn"] * 3]
+    assert words[0][1:] == ["--logdir", str(runs_dir)]
+    for each in words[1:]:
+        if each[1] != "check":
+            assert cnnrnn(each[1:]) == 0, each
+        else:  # half a minute; tests/test_check.py does it
+            assert each[2:] == [str(path / "export")]
+            assert find_export(each[2]) == path / "export" / "1"
