@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
+from cnnrnn_tf.config import ExperimentConfig, find_setting, read_settings, resolve
 from cnnrnn_tf.model.backbone_names import check_backbone_name, check_backbone_weights
 from cnnrnn_tf.training.latest import find_run
 from cnnrnn_tf.training.runs import check_resumable, check_run_folder, find_data_dir
@@ -118,13 +118,8 @@ def _check(options: Train) -> None:
 
 def _find_defaults(args: list[str]) -> ExperimentConfig:
     """What the flags change: the data set's preset and the config file, which have to be known first."""
-    config_file = _find_value(args, "--config")
-    settings = read_settings(config_file) if config_file else {}
-    dataset = _find_dataset(args)
-    backbone = _find_value(args, "--backbone") or _find_setting(settings, "model", "backbone")
-    config = ExperimentConfig()
-    config = config.updated(preset(dataset or config.data.dataset, backbone), where="preset")
-    return config.updated(settings, where=config_file or "")
+    flags = {"model": {"backbone": _find_value(args, "--backbone")}}
+    return resolve(_find_value(args, "--dataset"), _find_value(args, "--config"), flags)
 
 
 def _find_dataset(args: list[str]) -> str | None:
@@ -132,7 +127,7 @@ def _find_dataset(args: list[str]) -> str | None:
     config_file = _find_value(args, "--config")
     settings = read_settings(config_file) if config_file else {}
     named = _find_value(args, "--dataset")
-    return _find_setting(settings, "data", "dataset") if named is None else named
+    return find_setting(settings, "data", "dataset") if named is None else named
 
 
 def _explain_start(data_dir: Path) -> str:
@@ -144,11 +139,6 @@ def _explain_start(data_dir: Path) -> str:
         f"expected --dataset NAME: start with `{start}`, which draws its own pictures and trains in some "
         f"minutes{built}; of your own photographs `python -m tfrecords build table --help` tells"
     )
-
-
-def _find_setting(settings: dict, concern: str, name: str) -> str | None:
-    values = settings.get(concern, {})
-    return values.get(name) if isinstance(values, dict) else None
 
 
 def _find_value(args: list[str], flag: str) -> str | None:

@@ -197,6 +197,40 @@ def read_settings(path: str | Path) -> dict:
     return settings
 
 
+def find_setting(settings: Mapping[str, Any], concern: str, name: str) -> Any:
+    """What a config file says of one setting; None where it says nothing."""
+    values = settings.get(concern, {})
+    return values.get(name) if isinstance(values, Mapping) else None
+
+
+def resolve(
+    dataset: str | None = None,
+    file: str | Path | None = None,
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ExperimentConfig:
+    """All settings of an experiment; the later the stronger: defaults, the data set's preset, a file, flags.
+
+    Args:
+        dataset: name of the data set; None for the file's, else the default.
+        file: JSON file of settings.
+        flags: {concern: {name: value}}; None as a value is a flag that was not given.
+
+    Raises:
+        UserError: a file that cannot be read, an unknown name, or a value of the wrong kind.
+    """
+    settings = read_settings(file) if file else {}
+    given = {
+        concern: {name: value for name, value in values.items() if value is not None}
+        for concern, values in (flags or {}).items()
+    }
+    backbone = find_setting(given, "model", "backbone") or find_setting(settings, "model", "backbone")
+    config = ExperimentConfig()
+    dataset = dataset or find_setting(settings, "data", "dataset") or config.data.dataset
+    config = config.updated(preset(dataset, backbone), where="preset")
+    config = config.updated(settings, where=str(file))
+    return config.updated(given, where="flags").updated({"data": {"dataset": dataset}}, where="flags")
+
+
 _PAPER = {
     "model": {"backbone": "vgg16", "feature_layer": "fc7"},
     "training": {"learning_rate": 1e-4, "rho": 0.9},

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import train
+from cnnrnn_tf.commands.compare import Compare
 from cnnrnn_tf.config import ExperimentConfig, preset
 from tfrecords.cli import parse
 from tfrecords.errors import UserError
@@ -48,6 +49,16 @@ def test_any_other_data_set_gets_the_settings_for_small_data():
     config = read("--dataset", "ponds")
     assert config.model.standardise_features and config.model.dropout == 0.7
     assert (config.training.learning_rate, config.training.warmup_epochs) == (4e-5, 3)
+
+
+def test_a_backbone_in_the_file_is_the_flag_s_in_train_and_in_compare(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"model": {"backbone": "mobilenet_v2"}}))
+    of_file, of_flag = {"config": path}, {"backbone": "mobilenet_v2"}
+    by_file, by_flag = (Compare("nuswide81", **options)._configure() for options in (of_file, of_flag))
+    assert by_file == by_flag == read("--dataset", "nuswide81", "--config", str(path))
+    assert (by_file.model.backbone, by_file.model.feature_layer) == ("mobilenet_v2", "default")
+    assert by_file.decoding.min_length == 3
 
 
 @pytest.mark.parametrize("dataset", ["ponds", "nuswide81", "demo"])

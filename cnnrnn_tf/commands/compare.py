@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from cnnrnn_tf.baselines.catalogue import METHOD_NAMES, PATH_METHODS, check_methods
-from cnnrnn_tf.config import ExperimentConfig, preset, read_settings
+from cnnrnn_tf.config import ExperimentConfig, resolve
 from cnnrnn_tf.model.backbone_names import check_backbone_name, check_backbone_weights
 from cnnrnn_tf.training.runs import check_run_folder
 from tfrecords.cli import format_command
@@ -107,17 +107,9 @@ class Compare:
             print(f"next: {format_command('tensorboard', '--logdir', self.runs_dir)}")
 
     def _configure(self) -> ExperimentConfig:
-        """Defaults, the data set's preset, the config file, flags: the later the stronger."""
-        config = ExperimentConfig().updated(preset(self.dataset, self.backbone), where="preset")
-        if self.config is not None:
-            config = config.updated(read_settings(self.config), where=str(self.config))
         flags = {
-            "data": {"dataset": self.dataset, "data_dir": self.data_dir},
+            "data": {"data_dir": self.data_dir},
             "model": {"backbone": self.backbone, "backbone_weights": self.backbone_weights},
             "decoding": {"min_length": self.min_length},
         }
-        given = {
-            section: {name: value for name, value in values.items() if value is not None}
-            for section, values in flags.items()
-        }
-        return config.updated(given, where="flags")
+        return resolve(self.dataset, self.config, flags)
