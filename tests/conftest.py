@@ -41,15 +41,37 @@ def own_folder(working_folder, request):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def memory_given_back():
-    """Frees the networks of a module that holds many: cycles keep them, and the C library their memory."""
+def networks_forgotten():
+    """Frees the networks of a module that holds many: cycles keep them, and Keras's own state."""
     before = resident_mib()
     yield
     if resident_mib() > before + 50:  # to look through all objects takes half a second
         if "keras" in sys.modules:
             sys.modules["keras"].backend.clear_session()
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        give_memory_back()
+
+
+@pytest.fixture(autouse=True)
+def memory_given_back(networks_forgotten):
+    """Frees the graphs of a test's own trainings, wherever they have become many."""
+    yield
+    if resident_mib() > give_memory_back.left_mib + 150:
+        give_memory_back()
+
+
+def give_memory_back():
+    # TensorFlow keeps the graph of each training for ever: by the gradient of the sum over devices, which no
+    # one takes, in its registry of gradients.
+    if "tensorflow.python.framework.ops" in sys.modules:
+        gradients = sys.modules["tensorflow.python.framework.ops"].gradient_registry._registry
+        for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+            del gradients[name]
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    give_memory_back.left_mib = resident_mib()
+
+
+give_memory_back.left_mib = 0.0
 
 
 @pytest.fixture(scope="session")
