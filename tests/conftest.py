@@ -40,6 +40,13 @@ def own_folder(working_folder, request):
         pytest.fail(f"{request.node.name} left {names} in the working folder: let it write to tmp_path")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def modules_are_no_garbage():
+    """Spares the collector the 400,000 objects that TensorFlow's import leaves for ever."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def networks_forgotten():
     """Frees the networks of a module that holds many: cycles keep them, and Keras's own state."""

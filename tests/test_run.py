@@ -399,6 +399,7 @@ def test_pictures_become_squares_in_one_way_in_evaluation_and_export(tmp_path, f
     assert differ_from(Tagger(model, vocabulary, decoding)) > 0.01  # or this test could not fail
 
 
+@pytest.mark.long
 def test_a_run_trains_on_pictures_as_its_settings_say(data_dir, tmp_path):
     build(WideSource({"train": list(annotate("train", 64))}), "wide", tmp_path, workers=1, progress=False)
     first, second = (
@@ -549,6 +550,7 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience_alone(finished, tmp
     )
 
 
+@pytest.mark.long
 def test_a_run_that_is_trained_longer_ends_as_one_that_trained_so_long_at_once(data_dir, tmp_path, capsys):
     def train(name, epochs):
         config = configure(data_dir, epochs=epochs, deterministic=True, decoupled_weight_decay=True)
